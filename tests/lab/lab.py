@@ -1,0 +1,228 @@
+#!/usr/bin/env python3
+# Copyright (c) 2026, gpuops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Start and remove a lab: containers that look like freshly rented GPU machines.
+
+    lab.py up --dir DIR gpu-1=deb12:h100x8-570 gpu-2=deb13:rtx4090x2-550 gpu-3=deb12:real
+    lab.py down --dir DIR
+
+A node runs systemd and sshd on a published loopback port. Root logs in by password, there is no key, and the host key
+is its own. Its GPUs are simulated (machine types: tests/lab/simulator/machines), or it is "real": NVIDIA's own tools and
+no driver. DIR/inventory is the inventory, with the password in it, beside the group_vars that users get.
+
+FLEET_NODE_IMAGE=registry/name:{} takes ready node images instead of building them; {} becomes deb11, deb12, deb13, or
+deb12-real.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from podman import LabError, exists, podman, require
+
+HERE = Path(__file__).resolve().parent
+REPOSITORY = HERE.parents[1]
+SUITES = {"deb11": "bullseye", "deb12": "bookworm", "deb13": "trixie"}
+# The same epoch and the same packages give a base image with the same bits.
+MMDEBSTRAP = ["mmdebstrap", "--quiet", "--variant=minbase", "--include=ca-certificates"]
+EPOCH = "1760000000"
+LABEL = "gpuops.lab"
+MAX_NODES = 20  # each systemd takes several of the host's 128 inotify instances
+# A "real" node must not see the driver or the GPUs of the machine that the lab runs on. And where it may make device
+# files but not open them, as in most containers, nvidia-smi says "Unknown Error", which no real machine says.
+REAL = ["--security-opt=mask=/proc/driver/nvidia:/sys/module/nvidia:/sys/bus/pci/devices", "--cap-drop=MKNOD"]
+
+HAND_OUT = """
+chpasswd
+machine=$1
+if [ "$machine" != real ]; then
+    echo "$machine" > /etc/gpuops-lab/machine
+    python3 /opt/gpuops-lab/simulator/sysroot.py --machine "$machine" --dest /opt/gpuops-lab/sysroot
+    echo GPUOPS_SYSROOT=/opt/gpuops-lab/sysroot >> /etc/environment
+fi
+n=0
+until systemctl is-active -q ssh && [ -s /etc/ssh/ssh_host_ed25519_key.pub ]; do
+    n=$((n + 1)); [ $n -lt 120 ] || { systemctl status ssh >&2; exit 1; }; sleep 0.5
+done
+"""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One machine of the lab: its name, its Debian release, and its GPUs."""
+
+    name: str
+    release: str
+    machine: str
+
+    @classmethod
+    def parse(cls, text: str) -> Node:
+        """Read NAME=RELEASE:MACHINE."""
+        name, _, rest = text.partition("=")
+        release, _, machine = rest.partition(":")
+        known = sorted(path.stem for path in HERE.glob("simulator/machines/*.json"))
+        if not name or release not in SUITES or machine not in [*known, "real"]:
+            raise LabError(
+                f"'{text}' is no node; wanted NAME=RELEASE:MACHINE with RELEASE one of {', '.join(SUITES)} "
+                f"and MACHINE one of real, {', '.join(known)}"
+            )
+        return cls(name, release, machine)
+
+    @property
+    def gpu(self) -> str:
+        """The kind of image: with NVIDIA's own tools, or with the simulated ones."""
+        return "real" if self.machine == "real" else "simulated"
+
+
+def digest(*parts: bytes) -> str:
+    """A short name for some content."""
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:12]
+
+
+def base_image(release: str) -> str:
+    """The name of a release's base image; built when missing."""
+    suite = SUITES[release]
+    image = f"localhost/gpuops-base:{release}-{digest(' '.join(MMDEBSTRAP).encode(), EPOCH.encode())}"
+    if not exists("image", image):
+        print(f"lab: building {image} (once, about half a minute)", file=sys.stderr, flush=True)
+        with tempfile.NamedTemporaryFile(suffix=".tar") as tar:
+            made = subprocess.run(
+                [*MMDEBSTRAP, suite, tar.name],
+                env={**os.environ, "SOURCE_DATE_EPOCH": EPOCH, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if made.returncode:
+                raise LabError(f"mmdebstrap {suite} failed with {made.returncode}: {made.stderr.strip()[-2000:]}")
+            podman("import", "--change", 'CMD ["/bin/bash"]', tar.name, image)
+    return image
+
+
+def node_image(release: str, gpu: str) -> str:
+    """The name of a node image; built when its content is not there yet."""
+    if ready := os.environ.get("FLEET_NODE_IMAGE"):
+        return ready.replace("{}", release if gpu == "simulated" else f"{release}-{gpu}")
+    sources = [HERE / "Containerfile", *sorted((HERE / "simulator").rglob("*"))]
+    content = [b"%s\0%s" % (str(p.relative_to(HERE)).encode(), p.read_bytes()) for p in sources if is_source(p)]
+    base = base_image(release)
+    image = f"localhost/gpuops-node:{release}-{gpu}-{digest(base.encode(), *content)}"
+    if not exists("image", image):
+        print(f"lab: building {image} (once, about half a minute)", file=sys.stderr, flush=True)
+        podman(
+            "build", "--quiet", "--build-arg", f"BASE={base}", "--build-arg", f"GPU={gpu}",
+            "--ignorefile", str(HERE / "containerignore"), "--tag", image, str(HERE),
+            probe_image=base,
+        )  # fmt: skip
+    return image
+
+
+def is_source(path: Path) -> bool:
+    """Leave out what Python left behind."""
+    return path.is_file() and "__pycache__" not in path.parts
+
+
+def images(nodes: list[Node]) -> dict[Node, str]:
+    """The image of each node; two labs that start at once build each image once."""
+    with Path(tempfile.gettempdir(), f"gpuops-lab-{os.getuid()}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        kinds = sorted({(node.release, node.gpu) for node in nodes})
+        for release in sorted({release for release, _ in kinds}) if not os.environ.get("FLEET_NODE_IMAGE") else []:
+            base_image(release)
+        with ThreadPoolExecutor(2) as pool:
+            built = dict(zip(kinds, pool.map(lambda kind: node_image(*kind), kinds)))
+    return {node: built[node.release, node.gpu] for node in nodes}
+
+
+def start(node: Node, image: str, lab: str, password: str) -> int:
+    """Start one node as it would be handed out, and return the port of its sshd on 127.0.0.1."""
+    container = f"{lab}-{node.name}"
+    real = REAL if node.machine == "real" else []
+    podman(
+        "run", "--detach", "--name", container, "--hostname", node.name, "--label", f"{LABEL}={lab}",
+        "--systemd=always", "--publish", "127.0.0.1::22", *real, image, "/sbin/init",
+        probe_image=image,
+    )  # fmt: skip
+    hand_out = ["exec", "-i", container, "sh", "-ec", HAND_OUT, "sh", node.machine]
+    podman(*hand_out, stdin=f"root:{password}\n", probe_image=image)
+    return int(podman("port", container, "22/tcp").strip().rpartition(":")[2])
+
+
+def lab_name(folder: Path) -> str:
+    """A lab is named after its folder, so that a second run finds what the first one left."""
+    return f"gpuops-{digest(str(folder.resolve()).encode())[:8]}"
+
+
+def up(folder: Path, nodes: list[Node]) -> None:
+    """Start the nodes and write the inventory."""
+    require()
+    down(folder)
+    live = len(podman("ps", "--quiet", "--filter", f"label={LABEL}").split())
+    if live + len(nodes) > MAX_NODES:
+        raise LabError(f"{live} nodes are running and at most {MAX_NODES} may; next: podman ps --filter label={LABEL}")
+    chosen = images(nodes)
+    lab = lab_name(folder)
+    password = secrets.token_urlsafe(12)
+    with ThreadPoolExecutor(4) as pool:
+        ports = list(pool.map(lambda node: start(node, chosen[node], lab, password), nodes))
+    hosts = {
+        node.name: {
+            "ansible_host": "127.0.0.1",
+            "ansible_port": port,
+            "ansible_password": password,
+            "lab_container": f"{lab}-{node.name}",
+            "ssh_bootstrap_dir": str(folder.resolve() / "home" / ".ssh"),
+        }
+        for node, port in zip(nodes, ports)
+    }
+    group_vars = folder / "inventory" / "group_vars"
+    group_vars.parent.mkdir(parents=True, exist_ok=True)
+    if not group_vars.is_symlink():
+        group_vars.symlink_to(REPOSITORY / "inventory" / "group_vars")
+    inventory = group_vars.with_name("nodes.yml")
+    inventory.touch(mode=0o600)
+    inventory.write_text(json.dumps({"gpu": {"hosts": hosts}}, indent=2) + "\n")
+
+
+def down(folder: Path) -> None:
+    """Remove the nodes of the lab in this folder."""
+    require()
+    found = podman("ps", "--all", "--quiet", "--filter", f"label={LABEL}={lab_name(folder)}").split()
+    if found:
+        podman("rm", "--force", "--time", "0", *found)
+    (folder / "inventory" / "nodes.yml").unlink(missing_ok=True)
+
+
+def main() -> int:
+    """Do what the command line asks; say in one line why not."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", choices=["up", "down"])
+    parser.add_argument("nodes", nargs="*", metavar="NAME=RELEASE:MACHINE")
+    parser.add_argument("--dir", type=Path, required=True, dest="folder", help="where the lab keeps its inventory")
+    args = parser.parse_intermixed_args()
+    try:
+        if args.action == "up":
+            up(args.folder, [Node.parse(text) for text in args.nodes])
+        else:
+            down(args.folder)
+    except LabError as error:
+        print(f"lab: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
