@@ -1,0 +1,104 @@
+# Copyright (c) 2026, gpuops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPO = Path(__file__).parents[4]
+ANSIBLE = Path(sys.executable).with_name("ansible")
+
+DOCUMENT = """<?xml version="1.0" ?>
+<!DOCTYPE nvidia_smi_log SYSTEM "nvsmi_device_v12.dtd">
+<nvidia_smi_log><driver_version>570.148.08</driver_version><cuda_version>12.8</cuda_version>
+<attached_gpus>1</attached_gpus><gpu id="00000000:1B:00.0"><product_name>NVIDIA L40S</product_name>
+<uuid>GPU-01</uuid></gpu></nvidia_smi_log>
+"""
+
+
+@pytest.fixture
+def sysroot(tmp_path: Path) -> Path:
+    """A node with a loaded driver and an nvidia-smi that prints DOCUMENT."""
+    loaded = tmp_path / "sysroot" / "proc" / "driver" / "nvidia" / "version"
+    loaded.parent.mkdir(parents=True)
+    loaded.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  570.148.08  Thu May\n")
+    nvidia_smi(tmp_path, f"cat <<EOF\n{DOCUMENT}EOF")
+    return tmp_path / "sysroot"
+
+
+def nvidia_smi(tmp_path: Path, script: str) -> None:
+    path = tmp_path / "bin" / "nvidia-smi"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+def probe(sysroot: Path, *arguments: str, options: dict[str, Any] | None = None) -> tuple[int, Any]:
+    environment = {
+        **os.environ,
+        "ANSIBLE_CONFIG": str(REPO / "ansible.cfg"),
+        "ANSIBLE_CALLBACK_RESULT_FORMAT": "json",
+        "ANSIBLE_LOAD_CALLBACK_PLUGINS": "1",
+        "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.minimal",
+        "GPUOPS_SYSROOT": str(sysroot),
+        "PATH": f"{sysroot.parent}/bin:{os.environ['PATH']}",
+    }
+    command = [str(ANSIBLE), "node,", "-i", "node,", "-c", "local", "-m", "gpuops.fleet.gpu_probe", *arguments]
+    run = subprocess.run(
+        [*command, *(["-a", json.dumps(options)] if options else [])],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=REPO,
+    )
+    return run.returncode, json.loads(run.stdout.rpartition(" => ")[2])
+
+
+@pytest.mark.parametrize("mode", [[], ["--check"]])
+def test_a_healthy_node_is_told_the_same_in_check_mode(sysroot: Path, mode: list[str]) -> None:
+    rc, result = probe(sysroot, *mode, options={"expect": {"count": 1, "model": "l40s", "min_driver": "570"}})
+    assert rc == 0
+    assert result["summary"] == "1x NVIDIA L40S, simulated, driver 570.148.08, CUDA 12.8: ok"
+    assert (result["state"], result["changed"], result["simulated"]) == ("ok", False, True)
+    assert [item["status"] for item in result["health"]] == ["ok"] * 4
+    assert result["ansible_facts"]["gpu"]["count"] == 1
+
+
+def test_a_sick_node_is_an_answer_in_time(sysroot: Path) -> None:
+    nvidia_smi(sysroot.parent, "trap '' TERM; sleep 60")
+    started = time.monotonic()
+    rc, result = probe(sysroot, options={"deadline": 1})
+    assert (rc, result["state"]) == (0, "unresponsive")
+    assert time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"deadline": 0}, "deadline must be at least 1 second"),
+        ({"expect": {"min_driver": "new"}}, "must be a version such as 550.90.07, got 'new'"),
+        ({"expect": {"colour": "green"}}, "colour"),
+    ],
+)
+def test_wrong_options_fail_the_task(sysroot: Path, options: dict[str, Any], message: str) -> None:
+    rc, result = probe(sysroot, options=options)
+    assert rc != 0
+    assert message in result["msg"]
+
+
+def test_no_answer_fails_with_host_and_next_command(sysroot: Path) -> None:
+    rc, result = probe(sysroot, "-e", "ansible_shell_executable=/bin/false")
+    assert rc != 0
+    assert result["msg"].startswith("gpu_probe on node: the collector did not answer")
+    assert "ansible node -m ansible.builtin.raw" in result["msg"]

@@ -1,0 +1,354 @@
+# Copyright (c) 2026, gpuops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._gpu_answer import NodeAnswer, PciGpu, SmiRun
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._gpu_state import (
+    STATES,
+    Expectations,
+    is_version,
+    probe_result,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+CORPUS = Path(__file__).parents[4].parent / "shared" / "corpus" / "gpu"
+NO_CORPUS = pytest.mark.skipif(not CORPUS.is_dir(), reason=f"no recorded outputs in {CORPUS}")
+
+NAME = "NVIDIA L40S"
+LOADED = NodeAnswer(
+    smi_path="/usr/bin/nvidia-smi",
+    module_initstate="live",
+    proc_version="NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.163.01  Tue Apr  8 2025",
+)
+
+
+def gpu_xml(number: int = 0, name: str = NAME, memory: str = "46068 MiB", more: str = "") -> str:
+    return (
+        f'<gpu id="00000000:{number:02X}:00.0"><product_name>{name}</product_name><uuid>GPU-0{number}</uuid>'
+        f"<fb_memory_usage><total>{memory}</total></fb_memory_usage>{more}</gpu>"
+    )
+
+
+def document(*gpus: str, attached: int | None = None) -> str:
+    return (
+        '<?xml version="1.0" ?>\n<!DOCTYPE nvidia_smi_log SYSTEM "nvsmi_device_v12.dtd">\n<nvidia_smi_log>'
+        "<driver_version>550.163.01</driver_version><cuda_version>12.4</cuda_version>"
+        f"<attached_gpus>{len(gpus) if attached is None else attached}</attached_gpus>"
+        f"{''.join(gpus)}</nvidia_smi_log>\n"
+    )
+
+
+def pci(number: int = 0, driver: str = "nvidia", in_proc: bool = True, device_node: bool = False) -> PciGpu:
+    return PciGpu(f"0000:{number:02x}:00.0", "0x26b9", driver, in_proc, device_node)
+
+
+def judge(output: str, rc: int = 0, *, gpus: tuple[PciGpu, ...] = (), expect: Expectations | None = None) -> Any:
+    answer = replace(LOADED, pci_gpus=gpus, smi=SmiRun("exited", rc, output=output))
+    return probe_result(answer, expect or Expectations())
+
+
+def check(result: Any, name: str) -> Any:
+    return next(item for item in result["health"] if item["id"] == name)
+
+
+def test_a_healthy_node_in_one_line() -> None:
+    result = judge(document(gpu_xml(0), gpu_xml(1)), gpus=(pci(0), pci(1)))
+    assert result["summary"] == "2x NVIDIA L40S, driver 550.163.01, CUDA 12.4: ok"
+    assert (result["state"], result["remedy"], result["simulated"], result["changed"]) == ("ok", "", False, False)
+    assert result["evidence"] == [{"command": "nvidia-smi -q -x", "rc": 0, "output": ""}]
+    assert result["ansible_facts"]["gpu"] == {
+        "state": "ok",
+        "count": 2,
+        "names": [NAME],
+        "driver_version": "550.163.01",
+        "cuda_version": "12.4",
+        "simulated": False,
+    }
+
+
+NO_DRIVER = NodeAnswer()
+
+
+@pytest.mark.parametrize(
+    ("answer", "state", "seen", "remedy"),
+    [
+        (NO_DRIVER, "no_gpu", "no NVIDIA GPU on PCI", "lspci"),
+        (replace(NO_DRIVER, wsl=True), "no_gpu", "no NVIDIA GPU on PCI", "lspci"),
+        (replace(NO_DRIVER, pci_gpus=(pci(driver="vfio-pci"),)), "no_gpu", "1 passed through by vfio-pci", "lspci"),
+        (replace(NO_DRIVER, pci_gpus=(pci(driver="nouveau"),)), "driver_missing", "nouveau in use", "Install"),
+        (
+            replace(NO_DRIVER, pci_gpus=(pci(driver=""),), module_file="updates/dkms/nvidia.ko"),
+            "driver_not_loaded",
+            "updates/dkms/nvidia.ko is installed",
+            "modprobe",
+        ),
+        (
+            replace(NO_DRIVER, pci_gpus=(pci(driver=""),), smi_path="/usr/bin/nvidia-smi"),
+            "driver_not_loaded",
+            "driver is not loaded",
+            "modprobe",
+        ),
+        (
+            replace(NO_DRIVER, smi_path="/usr/bin/nvidia-smi"),
+            "driver_not_loaded",
+            "driver is not loaded and there is no NVIDIA PCI device",
+            "no NVIDIA PCI device is visible",
+        ),
+        (replace(NO_DRIVER, proc_version="NVRM version: x"), "tools_missing", "no nvidia-smi", "Install nvidia-smi"),
+        (replace(LOADED, smi=SmiRun("deadline", process_state="D")), "unresponsive", "process state D", "reboot"),
+        (replace(LOADED, smi=SmiRun("exited", 0, left_running=True)), "unresponsive", "left a process", "state D"),
+        (replace(LOADED, smi=SmiRun("no_directory")), "unknown", "no temporary directory", "df -h"),
+    ],
+)
+def test_states_without_an_answer_of_nvidia_smi(answer: NodeAnswer, state: str, seen: str, remedy: str) -> None:
+    result = probe_result(answer, Expectations())
+    assert result["state"] == state
+    assert seen in result["summary"]
+    assert remedy in result["remedy"]
+    assert check(result, "state")["status"] != "ok"
+    assert result["evidence"]
+
+
+@pytest.mark.parametrize(
+    ("rc", "text", "state"),
+    [
+        (12, "NVIDIA-SMI couldn't find libnvidia-ml.so library in your system.", "tools_missing"),
+        (9, "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.", "driver_not_loaded"),
+        (231, "Failed to initialize NVML: Driver/library version mismatch", "driver_library_mismatch"),
+        (255, "Failed to initialize NVML: Driver/library version mismatch", "driver_library_mismatch"),
+        (18, "Failed to initialize NVML: Driver/library version mismatch\nNVML library version: 555.58", None),
+        (255, "Mismatch in versions between nvidia-smi and NVML.", "driver_library_mismatch"),
+        (4, "Failed to initialize NVML: Insufficient Permissions", "no_permission"),
+        (
+            4,
+            "No devices were found. Please make sure /dev/nvidia* files are readable by current user.",
+            "no_permission",
+        ),
+        (17, "Failed to initialize NVML: GPU access blocked by the operating system", "no_permission"),
+        (15, "Failed to initialize NVML: GPU is lost", "gpu_lost"),
+        (15, "Unable to determine the device handle for GPU 1: GPU is lost.  Reboot the system", "gpu_lost"),
+        (231, "Failed to initialize NVML: GPU requires reset", "reset_required"),
+        (255, "Unable to determine the device handle for GPU0: A GPU reset must occur before", "reset_required"),
+        (255, "Unable to determine the device handle for GPU0000:07:00.0: Unknown Error", "degraded"),
+        (11, "Unable to determine the device handle for GPU0: The NVIDIA kernel module detected an issue", "degraded"),
+        (8, "Failed to initialize NVML: Insufficient External Power", "degraded"),
+        (6, "No devices were found", "no_gpu"),
+        (255, "Failed to initialize NVML: Unknown Error", "unknown"),
+        (231, "Failed to initialize NVML: System is not in ready state", "unknown"),
+        (127, "nvidia-smi: error while loading shared libraries", "unknown"),
+        (15, "ein unbekannter Text", "gpu_lost"),
+        (0, "", "unknown"),
+    ],
+)
+def test_failure_texts_win_over_exit_codes(rc: int, text: str, state: str | None) -> None:
+    result = judge(text, rc)
+    assert result["state"] == (state or "driver_library_mismatch")
+    assert result["evidence"][0] == {"command": "nvidia-smi -q -x", "rc": rc, "output": text}
+    assert result["remedy"]
+
+
+def test_no_devices_with_a_gpu_on_pci_is_not_no_gpu() -> None:
+    result = judge("No devices were found\n", 6, gpus=(pci(),))
+    assert result["state"] == "degraded"
+    assert [(gpu["bus_id"], gpu["uuid"], gpu["name"]) for gpu in result["gpus"]] == [("0000:00:00.0", None, None)]
+
+
+@pytest.mark.parametrize(
+    ("output", "rc", "state", "seen"),
+    [
+        (document(gpu_xml(0), gpu_xml(1, memory="GPU is lost")), 0, "gpu_lost", "GPU 1 (0000:01:00.0): GPU is lost"),
+        (
+            "Unable to determine the device handle for GPU0000:07:00.0: GPU is lost.\n" + document(gpu_xml()),
+            0,
+            "gpu_lost",
+            "GPU0000:07:00.0: GPU is lost",
+        ),
+        (
+            "Unable to determine the device handle for GPU1: Unknown Error\n" + document(gpu_xml()),
+            0,
+            "degraded",
+            "GPU1",
+        ),
+        (
+            document(gpu_xml(more="<gpu_recovery_action>Drain and Reset</gpu_recovery_action>")),
+            0,
+            "reset_required",
+            "Drain and Reset",
+        ),
+        (
+            document(gpu_xml(more="<gpu_recovery_action>Reboot</gpu_recovery_action>")),
+            0,
+            "degraded",
+            "asks for: Reboot",
+        ),
+        (document(gpu_xml(memory="Unknown Error")), 0, "degraded", "memory_total_mib reads 'Unknown Error'"),
+        (document(gpu_xml()) + "WARNING: infoROM is corrupted at gpu 0000:00:00.0", 14, "degraded", "exit code 14"),
+        (document(gpu_xml(), attached=2), 0, "degraded", "2 GPUs attached, 1 listed"),
+        ("a driver's banner\n" + document(gpu_xml()), 0, "ok", ": ok"),
+        (document(), 0, "no_gpu", "no NVIDIA GPU"),
+        (document() + "No devices were found", 6, "no_gpu", "no NVIDIA GPU"),
+    ],
+)
+def test_a_whole_document_of_a_sick_node(output: str, rc: int, state: str, seen: str) -> None:
+    result = judge(output, rc)
+    assert result["state"] == state
+    assert seen in result["summary"]
+
+
+def test_the_heaviest_state_wins_and_every_reason_is_told() -> None:
+    reset = "<gpu_recovery_action>Reset</gpu_recovery_action>"
+    result = judge(document(gpu_xml(0, more=reset), gpu_xml(1, memory="GPU is lost")), gpus=(pci(0), pci(1), pci(2)))
+    assert result["state"] == "gpu_lost"
+    for seen in ("GPU 0 (0000:00:00.0)", "GPU 1 (0000:01:00.0)", "on PCI but not listed: 0000:02:00.0"):
+        assert seen in result["summary"]
+
+
+@pytest.mark.parametrize(
+    ("other", "device_nodes"),
+    [
+        pytest.param(pci(1, in_proc=False), False, id="legacy-container-runtime"),
+        pytest.param(pci(1, in_proc=True, device_node=False), True, id="CDI-container"),
+        pytest.param(pci(1, driver="vfio-pci", in_proc=False), False, id="passed-to-a-virtual-machine"),
+    ],
+)
+def test_gpus_that_are_not_this_nodes_are_not_missed(other: PciGpu, device_nodes: bool) -> None:
+    own = pci(0, device_node=device_nodes)
+    smi = SmiRun("exited", 0, output=document(gpu_xml(0)))
+    answer = replace(LOADED, pci_gpus=(own, other), device_nodes=device_nodes, smi=smi)
+    result = probe_result(answer, Expectations(count=1))
+    assert (result["state"], len(result["gpus"]), check(result, "expect_count")["status"]) == ("ok", 1, "ok")
+
+
+@pytest.mark.parametrize("other", [pci(1), pci(1, driver="", in_proc=False), pci(1, in_proc=True, device_node=True)])
+def test_a_gpu_that_the_driver_has_but_does_not_list_is_missed(other: PciGpu) -> None:
+    assert judge(document(gpu_xml(0)), gpus=(pci(0), other))["state"] == "degraded"
+
+
+def test_a_simulated_node_is_called_simulated_once() -> None:
+    for name, times in ((NAME, 1), (f"{NAME} (simulated)", 1)):
+        answer = replace(LOADED, sysroot="/lab", smi=SmiRun("exited", 0, output=document(gpu_xml(name=name))))
+        result = probe_result(answer, Expectations())
+        assert result["simulated"]
+        assert result["summary"].count("simulated") == times
+
+
+LOST = document(gpu_xml(0), gpu_xml(1, memory="GPU is lost"))
+
+
+@pytest.mark.parametrize(
+    ("expect", "output", "rc", "status"),
+    [
+        (Expectations(count=1), document(gpu_xml()), 0, "ok"),
+        (Expectations(count=2), document(gpu_xml()), 0, "fail"),
+        (Expectations(count=2), LOST, 0, "fail"),
+        (Expectations(count=8), "Failed to initialize NVML: Insufficient Permissions", 4, "unknown"),
+        (Expectations(count=0), "No devices were found", 6, "ok"),
+        (Expectations(model="l40"), document(gpu_xml()), 0, "ok"),
+        (Expectations(model="H100"), document(gpu_xml()), 0, "fail"),
+        (Expectations(model="H100"), "No devices were found", 6, "unknown"),
+        (Expectations(min_driver="550.163.01"), document(gpu_xml()), 0, "ok"),
+        (Expectations(min_driver="550.90.07"), document(gpu_xml()), 0, "ok"),
+        (Expectations(min_driver="560"), document(gpu_xml()), 0, "fail"),
+    ],
+)
+def test_expectations(expect: Expectations, output: str, rc: int, status: str) -> None:
+    result = judge(output, rc, expect=expect)
+    found = result["health"][1]
+    assert found["status"] == status
+    assert (found["remedy"] == "") == (status == "ok")
+
+
+def test_a_node_that_must_have_no_gpu_and_has_none_is_well() -> None:
+    result = probe_result(NO_DRIVER, Expectations(count=0))
+    assert ([item["status"] for item in result["health"]], result["remedy"]) == (["ok", "ok"], "")
+
+
+@pytest.mark.parametrize(
+    ("text", "good"), [("550", True), ("550.90.07", True), ("", False), ("550.", False), ("v5", False)]
+)
+def test_what_a_version_is(text: str, good: bool) -> None:
+    assert is_version(text) == good
+
+
+def test_a_document_cut_at_any_byte_is_never_ok() -> None:
+    whole = document(gpu_xml(0), gpu_xml(1))
+    states = {judge(whole[:length])["state"] for length in range(len(whole.rstrip()))}
+    assert states == {"unknown"}
+
+
+@given(st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=4), st.integers(0, 255))
+def test_flipped_bytes_never_raise_and_a_missing_gpu_is_never_ok(flips: list[tuple[int, int]], rc: int) -> None:
+    data = bytearray(document(gpu_xml(0), gpu_xml(1)).encode())
+    for position, value in flips:
+        data[position % len(data)] = value
+    result = judge(data.decode(errors="replace"), rc, gpus=(pci(0), pci(1)))
+    assert result["state"] in STATES
+    if result["state"] == "ok":
+        assert rc == 0
+        assert [gpu["bus_id"] for gpu in result["gpus"]] == ["0000:00:00.0", "0000:01:00.0"]
+        assert all(gpu["errors"] == {} for gpu in result["gpus"])
+
+
+RECORDED_STATES = {
+    "count-0": "no_gpu",
+    "handle-4": "no_permission",
+    "handle-8": "degraded",
+    "handle-11": "degraded",
+    "handle-15": "gpu_lost",
+    "handle-16": "reset_required",
+    "handle-17": "degraded",
+    "handle-999": "degraded",
+    "init-4": "no_permission",
+    "init-8": "degraded",
+    "init-11": "degraded",
+    "init-15": "gpu_lost",
+    "init-16": "reset_required",
+    "init-17": "no_permission",
+    "init-18": "driver_library_mismatch",
+    "init-27": "unknown",
+    "init-999": "unknown",
+    "no-library": "tools_missing",
+    "real-lib-no-driver": "driver_not_loaded",
+    "smi-nvml-mismatch": "driver_library_mismatch",
+}
+
+
+@NO_CORPUS
+def test_every_recorded_failure_has_its_state() -> None:
+    seen = set()
+    for path in sorted((CORPUS / "recorded_real_nvidia_smi_here").glob("*.stdout")):
+        case = re.sub(r"^[\d.]+\.", "", path.stem)
+        rc = int(path.with_suffix(".rc").read_text())
+        result = judge(path.read_text(), rc)
+        assert result["state"] == RECORDED_STATES.get(case, result["state"]), path.name
+        assert result["state"] != "ok", path.name
+        seen.add(case)
+    assert seen >= set(RECORDED_STATES)
+
+
+@NO_CORPUS
+def test_every_recorded_document_is_read_as_a_regex_reads_it() -> None:
+    paths = sorted(CORPUS.rglob("*.xml"))
+    assert len(paths) >= 50
+    for path in paths:
+        text = path.read_text(errors="replace")
+        result = judge(text)
+        # A MIG device has a fb_memory_usage of its own, before the GPU's.
+        blocks = re.split(r"<gpu id=", re.sub(r"(?s)<mig_devices>.*?</mig_devices>", "", text))[1:]
+        versions = re.findall(r"<driver_version>([\d.]+)", text) or ["550.163.01"]
+        totals = [re.search(r"<fb_memory_usage>\s*<total>(\d+) MiB", block) for block in blocks]
+        attached = int((re.findall(r"<attached_gpus>(\d+)", text) or [len(blocks)])[0])
+        assert [gpu["memory_total_mib"] for gpu in result["gpus"]] == [int(m[1]) if m else None for m in totals], path
+        assert [gpu["name"] for gpu in result["gpus"]] == re.findall(r"<product_name>([^<]+)<", text), path
+        assert result["driver"]["version"] == versions[0], path
+        state = "gpu_lost" if "GPU is lost" in text else "degraded" if attached > len(blocks) else "ok"
+        assert result["state"] == state, (path, result["summary"])
