@@ -1,0 +1,609 @@
+# Copyright (c) 2026, gpuops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""SSH client aliases in a file of our own, read by one Include line of the user's ssh_config(5).
+
+This module util is PRIVATE to the collection. OpenSSH is the only parser of the user's configuration;
+the format read here is that of the own file alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import pwd
+import re
+import stat
+import subprocess
+import tempfile
+import time
+import typing as t
+from collections import Counter
+from dataclasses import dataclass
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+OWN_FILE = "gpuops.conf"
+OWN_DIRECTORY = "config.d"
+LOCK_FILE = ".gpuops.lock"
+LOCK_SECONDS = 60
+SSH_SECONDS = 30
+# A name that no configuration means: what ssh says of it, it says of the file.
+PROBE = "gpuops-fleet-probe.invalid"
+# One ssh -G costs about 10 ms, and more in a large file: above this many names one of each shape is asked.
+VERIFY_ALL = 100
+
+HEADER = """\
+# Managed by gpuops.fleet (module gpuops.fleet.ssh_alias): changes made here by hand are lost.
+# Undo: run the module with state=absent for these aliases, or delete this file and the Include line that names it.
+"""
+MADE = "# Made by the module, removed with the last alias: "
+MADE_PARTS = ("directory", OWN_DIRECTORY, "config")
+
+NAME = re.compile(r"!?[A-Za-z0-9_.:%+*?\[\]][A-Za-z0-9_.:%+*?\[\]-]*\Z")
+KEYWORD = re.compile(r"[A-Za-z][A-Za-z0-9]*\Z")
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+# OpenSSH before 8.7 knows no escapes, later releases know these: what is read differently is not written.
+ESCAPE = re.compile(r"\"|\\(?:['\" \\]|\Z)")
+NEEDS_QUOTES = re.compile(r"[\s'#]|^=|^\Z")
+NOT_IN_INCLUDE = re.compile(r"[\x00-\x1f\x7f\"'\\*?\[\]#$%]")
+# Values that ssh expands: ssh -G may print another text than was asked.
+EXPANDED = re.compile(r"[%~$]")
+PLAIN_LINE = re.compile(r"^(Host|  (?:HostName|Port|User|HostKeyAlias)) [A-Za-z0-9._-]+$", re.MULTILINE)
+HOST_LINE = re.compile(rb"^\s*host(?:\s*=\s*|\s+)(.+)$", re.IGNORECASE | re.MULTILINE)
+
+NAMED_OPTIONS = {
+    "HostName": "hostname",
+    "Port": "port",
+    "User": "user",
+    "IdentityFile": "identity_file",
+    "IdentitiesOnly": "identities_only",
+    "HostKeyAlias": "host_key_alias",
+    "UserKnownHostsFile": "known_hosts_file",
+    "ProxyJump": "proxy_jump",
+}
+WORDS = ("hostname", "user", "host_key_alias", "proxy_jump")
+BLOCK_KEYWORDS = ("host", "match", "include")
+COMPARED_AS_ASKED = ("hostname", "port", "user", "identityfile", "identitiesonly", "hostkeyalias")
+# OpenSSH adds these up line by line; of all other keywords it reads the first line only.
+ONE_PER_LINE = ("identityfile", "certificatefile", "localforward", "remoteforward", "dynamicforward", "sendenv")
+# The rest of the line is one command, or several arguments that never hold a blank themselves.
+VERBATIM = (
+    "proxycommand",
+    "localcommand",
+    "remotecommand",
+    "knownhostscommand",
+    "localforward",
+    "remoteforward",
+    "sendenv",
+    "rekeylimit",
+    "ipqos",
+    "canonicaldomains",
+    "canonicalizepermittedcnames",
+    "permitremoteopen",
+    "channeltimeout",
+)
+
+
+class AliasError(Exception):
+    """What failed, what was seen, and what to do next, in one message."""
+
+
+@dataclass(frozen=True)
+class Alias:
+    """One Host block: its patterns, and its keywords with their values in the order of the block."""
+
+    name: str
+    settings: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+@dataclass(frozen=True)
+class OwnFile:
+    """The aliases in the own file (name to block), and what the module made around it."""
+
+    blocks: dict[str, str]
+    made: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Change:
+    """One file before and after; C(None) means that there is none."""
+
+    path: str
+    before: bytes | None
+    after: bytes | None
+    mode: int
+
+
+def parse_alias(params: Mapping[str, t.Any]) -> Alias:
+    """Check one alias as asked and bring it into ssh_config terms."""
+    name = parse_name(params["name"])
+    settings: list[tuple[str, tuple[str, ...]]] = []
+
+    def refuse(what: str) -> t.NoReturn:
+        raise AliasError(f"alias {name!r}: {what}; correct this value in the task or inventory and run it again")
+
+    def add(label: str, keyword: str, values: Iterable[t.Any]) -> None:
+        texts = tuple(_text(value) for value in values)
+        if keyword.lower() in ONE_PER_LINE:
+            # ssh -G shows a repeated line once
+            texts = tuple(dict.fromkeys(texts))
+        for text in texts:
+            if CONTROL.search(text):
+                refuse(f"{label} {text!r} holds a newline or another control character")
+            if not text.strip():
+                refuse(f"{label} is empty")
+            if keyword.lower() not in VERBATIM and ESCAPE.search(text):
+                refuse(f"{label} {text!r} holds a double quote or a backslash that ssh would read as an escape")
+            if label in WORDS and (NEEDS_QUOTES.search(text) or text.startswith("-")):
+                refuse(f"{label} {text!r} starts with '-' or '=', or holds a blank, a quote or '#'")
+        if texts:
+            settings.append((keyword, texts))
+
+    port = params.get("port")
+    if port is not None and not 1 <= port <= 65535:
+        refuse(f"port {port} is not between 1 and 65535")
+    for keyword, label in NAMED_OPTIONS.items():
+        value = params.get(label)
+        if value is not None:
+            add(label, keyword, value if isinstance(value, list) else [value])
+    named = {keyword.lower(): label for keyword, label in NAMED_OPTIONS.items()}
+    seen: set[str] = set()
+    for keyword, value in (params.get("options") or {}).items():
+        lower = keyword.lower()
+        if not KEYWORD.match(keyword):
+            refuse(f"options: {keyword!r} is not an ssh_config keyword")
+        if lower in BLOCK_KEYWORDS:
+            refuse(f"options: {keyword} would end the block of this alias")
+        if lower in named:
+            refuse(f"options: {keyword} has an option of its own, {named[lower]}")
+        if lower in seen:
+            refuse(f"options: {keyword} is there twice, use one list")
+        seen.add(lower)
+        values = value if isinstance(value, list) else [value]
+        if not all(isinstance(item, (str, int, float)) for item in values):
+            refuse(f"options: {keyword} is neither a scalar nor a list of scalars")
+        add(f"options: {keyword}", keyword, values)
+    return Alias(name, tuple(settings))
+
+
+def parse_name(name: str) -> str:
+    """Check the patterns of a Host line; the result has single blanks."""
+    if CONTROL.search(name):
+        raise AliasError(f"alias {name!r}: the name holds a newline or another control character; use another name")
+    patterns = name.split()
+    if all(pattern.startswith("!") for pattern in patterns):
+        raise AliasError(f"alias {name!r}: the name is empty or only negated, so it matches no host; add a pattern")
+    for pattern in patterns:
+        if not NAME.match(pattern):
+            raise AliasError(
+                f"alias {name!r}: {pattern!r} is no name or pattern for ssh; use letters, digits and"
+                " . _ - : % + * ? [ ], a leading ! to negate, and blanks only between patterns"
+            )
+    return " ".join(patterns)
+
+
+def refuse_duplicates(names: Iterable[str]) -> None:
+    """Refuse a name that is there twice: only one of its blocks could win."""
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
+    if twice:
+        raise AliasError(f"alias {', '.join(twice)}: the same name twice in one list; keep one of them")
+
+
+def is_plain(name: str) -> bool:
+    """Whether all patterns of the name are host names that can be asked for."""
+    return not re.search(r"[*?!]", name)
+
+
+def render_block(alias: Alias) -> str:
+    """Render the Host block of one alias."""
+    lines = [f"Host {alias.name}"]
+    for keyword, values in alias.settings:
+        words = [_argument(keyword, value) for value in values]
+        lines += [
+            f"  {keyword} {argument}" for argument in (words if keyword.lower() in ONE_PER_LINE else [" ".join(words)])
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def parse_own(content: bytes | None, path: str) -> OwnFile:
+    """Read back the own file."""
+    text = (content or b"").decode("utf-8", "surrogateescape")
+    if not text:
+        return OwnFile({}, frozenset())
+    if not text.startswith(HEADER.split(":", 1)[0]):
+        raise AliasError(f"{path} was not written by gpuops.fleet; move it away: mv {path} {path}.orig")
+    header, *blocks = re.split(r"^(?=Host )", text, flags=re.MULTILINE)
+    made = [line[len(MADE) :].split() for line in header.splitlines() if line.startswith(MADE)]
+    return OwnFile(
+        {block.splitlines()[0][len("Host ") :]: block.rstrip("\n") + "\n" for block in blocks},
+        frozenset(word for words in made for word in words),
+    )
+
+
+def render_own(own: OwnFile) -> bytes:
+    """Render the own file; plain names come first, because in ssh_config the first match wins."""
+    made = " ".join(part for part in MADE_PARTS if part in own.made)
+    ordered = sorted(own.blocks, key=lambda name: not is_plain(name))
+    parts = [HEADER + (f"{MADE}{made}\n" if made else ""), *(own.blocks[name] for name in ordered)]
+    return "\n".join(parts).encode("utf-8", "surrogateescape")
+
+
+def include_line(own_path: str) -> bytes:
+    """The Include line for the own file, without its line end."""
+    bad = NOT_IN_INCLUDE.search(own_path)
+    if bad:
+        raise AliasError(
+            f"{own_path!r}: an Include line of ssh cannot name a path with {bad.group()!r};"
+            " set path to another directory"
+        )
+    quote = '"' if re.search(r"\s", own_path) else ""
+    return f"Include {quote}{own_path}{quote}".encode("utf-8", "surrogateescape")
+
+
+def without_include(main: bytes, include: bytes) -> bytes:
+    """The user's configuration without our line, all else byte for byte."""
+    return b"".join(line for line in main.splitlines(keepends=True) if line.rstrip(b"\r\n") != include)
+
+
+def with_include(main: bytes, include: bytes) -> bytes:
+    """The user's configuration with our line once, at byte 0, in the line ends of its first line."""
+    own = without_include(main, include)
+    return include + (b"\r\n" if re.match(rb"[^\n]*\r\n", own) else b"\n") + own
+
+
+def hosts_to_verify(aliases: Sequence[Alias], own: OwnFile) -> list[tuple[Alias, str]]:
+    """Which names to ask ssh for: all, or one of each shape where that would take too long.
+
+    Two blocks have the same shape when they differ only in plain words, which ssh reads alike. A name that
+    several blocks give is always asked for.
+    """
+    hosts = [(alias, host) for alias in aliases if is_plain(alias.name) for host in alias.name.split()]
+    if len(hosts) <= VERIFY_ALL:
+        return hosts
+    uses = Counter(host for name in own.blocks for host in name.split())
+    shapes = {
+        (PLAIN_LINE.sub(r"\1", render_block(alias)), host if uses[host] > 1 else ""): (alias, host)
+        for alias, host in hosts
+    }
+    return list(shapes.values())
+
+
+def resolve(ssh: str, config: str, host: str, context: Sequence[str] = ()) -> dict[str, list[str]]:
+    """What C(ssh -G) makes of a host name: lower-case keyword to its lines.
+
+    The system-wide configuration is not read.
+    """
+    try:
+        result = subprocess.run(
+            [ssh, "-G", "-F", config, *context, "--", host],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env={**os.environ, "LC_ALL": "C"},
+            timeout=SSH_SECONDS,
+            check=False,
+            preexec_fn=_drop_privileges if os.getuid() != os.geteuid() else None,  # noqa: PLW1509
+        )
+    except subprocess.TimeoutExpired as exc:
+        raise AliasError(
+            f"no answer in {SSH_SECONDS} s (a Match exec or a name look-up of this file may hang)"
+        ) from exc
+    if result.returncode:
+        lines = result.stderr.decode("utf-8", "replace").splitlines()
+        raise AliasError(
+            "; ".join(line for line in lines if not line.startswith("Pseudo-terminal")) or "no reason given"
+        )
+    resolved: dict[str, list[str]] = {}
+    for line in result.stdout.decode("utf-8", "surrogateescape").splitlines():
+        keyword, _blank, value = line.partition(" ")
+        resolved.setdefault(keyword, []).append(value)
+    return resolved
+
+
+def check_config(ssh: str, config: str, content: bytes) -> None:
+    """Refuse a configuration that ssh itself refuses."""
+    if content.startswith(b"\xef\xbb\xbf"):
+        raise AliasError(
+            f"{config} starts with a byte order mark, which ssh rejects; nothing was changed."
+            f" Remove it with: sed -i '1s/^\\xef\\xbb\\xbf//' '{config}'"
+        )
+    try:
+        resolve(ssh, config, PROBE)
+    except AliasError as exc:
+        raise AliasError(
+            f"ssh rejects {config}: {exc}; nothing was changed. See it with: ssh -G -F '{config}' {PROBE}"
+        ) from exc
+
+
+def verify(ssh: str, config: str, asked: Iterable[tuple[Alias, str]], scratch: str) -> None:
+    """Refuse a configuration in which ssh does not see the aliases exactly as asked."""
+    for alias, host in asked:
+        got = resolve(ssh, config, host)
+        expected = {
+            keyword.lower(): [value.lower() for value in values] if keyword == "HostName" else list(values)
+            for keyword, values in alias.settings
+            if keyword.lower() in COMPARED_AS_ASKED and not any(EXPANDED.search(value) for value in values)
+        }
+        others = [keyword.lower() for keyword, _values in alias.settings if keyword.lower() not in expected]
+        if others:
+            # Only ssh knows its normal form of these: it says it of the block alone, for the same user, port and host.
+            alone = resolve(ssh, _write_block(scratch, alias), host, _context(got))
+            expected.update({keyword: alone[keyword] for keyword in others if keyword in alone})
+        for keyword, values in expected.items():
+            seen = got.get(keyword, [])
+            if seen[: len(values)] != values:
+                raise AliasError(
+                    f"alias {host}: asked for {keyword} {', '.join(values)}, but ssh -G gives"
+                    f" {', '.join(seen) or 'nothing'}; both files are as before. Look for another alias for {host},"
+                    " or CanonicalizeHostname in your own configuration"
+                )
+
+
+def check_blocks(ssh: str, aliases: Iterable[Alias], scratch: str) -> None:
+    """Name the alias that ssh does not accept."""
+    for alias in aliases:
+        host = alias.name if is_plain(alias.name) and " " not in alias.name else PROBE
+        try:
+            resolve(ssh, _write_block(scratch, alias), host)
+        except AliasError as exc:
+            reason = str(exc).replace(f"{scratch}/block: ", "").replace(f"{scratch}/block ", "")
+            raise AliasError(
+                f"alias {alias.name!r}: ssh rejects it: {reason}; both files are as before."
+                " Correct this alias, or see man ssh_config and ssh -V for what this ssh knows"
+            ) from exc
+
+
+def verify_before_writing(ssh: str, aliases: Sequence[Alias], own: OwnFile, user_config: bytes, scratch: str) -> None:
+    """Verify copies of both files, so that the real ones are never wrong for a moment."""
+    own_copy = os.path.join(scratch, OWN_FILE)
+    main_copy = os.path.join(scratch, "config")
+    _write_scratch(own_copy, render_own(own))
+    _write_scratch(main_copy, with_include(user_config, include_line(own_copy)))
+    try:
+        resolve(ssh, main_copy, PROBE)
+        verify(ssh, main_copy, hosts_to_verify(aliases, own), scratch)
+    except AliasError:
+        check_blocks(ssh, aliases, scratch)
+        raise
+
+
+def find_shadows(ssh: str, aliases: Iterable[Alias], user_config: bytes, scratch: str) -> list[str]:
+    """Names with a Host line of the user's own that gives another host, port or user than ours."""
+    literal = {
+        word
+        for match in HOST_LINE.findall(user_config)
+        for word in match.decode("utf-8", "replace").replace('"', " ").split()
+    }
+    config = os.path.join(scratch, "user_config")
+    _write_scratch(config, user_config)
+    shadows = []
+    for alias in aliases:
+        asked = {keyword.lower(): [value.lower() for value in values] for keyword, values in alias.settings}
+        for host in alias.name.split():
+            if host in literal and is_plain(host):
+                before = resolve(ssh, config, host)
+                if any(
+                    [value.lower() for value in before[keyword]] != asked.get(keyword, before[keyword])
+                    for keyword in ("hostname", "port", "user")
+                ):
+                    shadows.append(host)
+    return shadows
+
+
+def owner_of(path: str) -> int:
+    """The owner of the directory of a file, or of the nearest directory above that exists."""
+    directory = os.path.dirname(path)
+    while not os.path.isdir(directory) and directory != "/":
+        directory = os.path.dirname(directory)
+    return os.stat(directory).st_uid
+
+
+def check_place(path: str) -> None:
+    """Refuse a place where the files cannot be kept."""
+    home = os.path.dirname(os.path.dirname(path))
+    target = os.path.realpath(path)
+    if not os.path.isdir(home):
+        raise AliasError(f"{path}: the directory {home} does not exist; create it, or set path to the file ssh reads")
+    if os.path.isdir(target):
+        raise AliasError(f"{path} is a directory, not a configuration; set path to the file, such as {path}/config")
+    if os.path.exists(target):
+        owner = os.stat(target).st_uid
+        if owner != os.geteuid():
+            raise AliasError(
+                f"{path} belongs to uid {owner}, but its directory or this run to uid {os.geteuid()};"
+                " nothing was changed. Run the module as its owner (become_user), or see:"
+                f" ls -la '{os.path.dirname(path)}'"
+            )
+
+
+@contextlib.contextmanager
+def made_directory(path: str) -> Iterator[None]:
+    """Make a directory if it is missing, and remove it again after a failure."""
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        yield
+        return
+    try:
+        yield
+    except BaseException:
+        remove_empty(path)
+        raise
+
+
+def remove_empty(path: str) -> None:
+    """Remove a directory unless something is in it."""
+    with contextlib.suppress(OSError):
+        os.rmdir(path)
+
+
+def read_file(path: str) -> bytes | None:
+    """The content of a regular file, C(None) where there is none."""
+    try:
+        with open(path, "rb") as stream:
+            return stream.read()
+    except FileNotFoundError:
+        return None
+
+
+def commit(changes: Sequence[Change]) -> None:
+    """Replace all files, or none of them."""
+    done: list[Change] = []
+    try:
+        # All bytes are on the disk before the first file is replaced, so a full disk cannot leave one half.
+        for change in changes:
+            if change.after is not None:
+                _stage(change.path, change.after, change.mode)
+        for change in changes:
+            _replace(change.path, change.after)
+            done.append(change)
+    except OSError:
+        for change in changes:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(_staged(change.path))
+        undo(done)
+        raise
+
+
+def undo(changes: Sequence[Change]) -> None:
+    """Put the files back as they were."""
+    for change in reversed(changes):
+        if change.before is not None:
+            _stage(change.path, change.before, change.mode)
+        _replace(change.path, change.before)
+
+
+@contextlib.contextmanager
+def locked(directory: str) -> Iterator[None]:
+    """Hold the lock of the aliases below a directory; the lock file is gone afterwards."""
+    path = os.path.join(directory, LOCK_FILE)
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The holder before us may have removed the file that we opened.
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                break
+        except FileNotFoundError:
+            pass
+        except BlockingIOError as exc:
+            if time.monotonic() > deadline:
+                os.close(descriptor)
+                raise AliasError(
+                    f"{path} has been locked by another run for {LOCK_SECONDS} s; find it with: fuser -v '{path}'"
+                ) from exc
+            time.sleep(0.02)
+        os.close(descriptor)
+    try:
+        yield
+    finally:
+        os.unlink(path)
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def acting_as(uid: int) -> Iterator[None]:
+    """Do as the user would: root must not follow a user's links, own a user's files or run a user's Match exec."""
+    if os.geteuid() != 0 or uid == 0:
+        yield
+        return
+    try:
+        user = pwd.getpwuid(uid)
+    except KeyError as exc:
+        raise AliasError(
+            f"the directory of path belongs to uid {uid}, a user this machine does not know; see: getent passwd {uid}"
+        ) from exc
+    groups, gid = os.getgroups(), os.getegid()
+    os.initgroups(user.pw_name, user.pw_gid)
+    os.setegid(user.pw_gid)
+    os.seteuid(uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(gid)
+        os.setgroups(groups)
+
+
+@contextlib.contextmanager
+def scratch_directory() -> Iterator[str]:
+    """A private directory for copies that only ssh reads."""
+    with tempfile.TemporaryDirectory(prefix="gpuops-ssh-alias-") as scratch:
+        yield scratch
+
+
+def explain(error: OSError, path: str) -> str:
+    """One message for an error of the file system."""
+    where = os.fsdecode(error.filename) if error.filename else path
+    directory = os.path.dirname(path)
+    look = "df -h" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "ls -la"
+    return f"{where}: {error.strerror}; both files are as before. See: {look} '{directory}'"
+
+
+def _text(value: t.Any) -> str:
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
+
+
+def _argument(keyword: str, value: str) -> str:
+    return f'"{value}"' if keyword.lower() not in VERBATIM and NEEDS_QUOTES.search(value) else value
+
+
+def _context(got: Mapping[str, Sequence[str]]) -> list[str]:
+    return ["-l", got["user"][0], "-p", got["port"][0], "-o", f"HostName={got['hostname'][0].replace('%', '%%')}"]
+
+
+def _write_block(scratch: str, alias: Alias) -> str:
+    path = os.path.join(scratch, "block")
+    _write_scratch(path, render_block(alias).encode("utf-8", "surrogateescape"))
+    return path
+
+
+def _write_scratch(path: str, content: bytes) -> None:
+    with open(path, "wb") as stream:
+        stream.write(content)
+
+
+def _drop_privileges() -> None:
+    uid, gid = os.geteuid(), os.getegid()
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+
+
+def _staged(path: str) -> str:
+    # A fixed name: what a killed run left behind is replaced by the next one. Hidden from Include config.d/*.
+    return os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.gpuops-new")
+
+
+def _stage(path: str, content: bytes, mode: int) -> None:
+    staged = _staged(path)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(staged)
+    descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with open(descriptor, "wb") as stream:
+        with contextlib.suppress(FileNotFoundError):
+            group = os.stat(path).st_gid
+            if group != os.fstat(descriptor).st_gid:
+                os.fchown(descriptor, -1, group)
+        os.fchmod(descriptor, stat.S_IMODE(mode))
+        stream.write(content)
+        stream.flush()
+        os.fsync(descriptor)
+
+
+def _replace(path: str, content: bytes | None) -> None:
+    if content is not None:
+        os.rename(_staged(path), path)
+    else:
+        for name in (path, _staged(path)):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
+    directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

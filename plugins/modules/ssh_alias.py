@@ -1,0 +1,384 @@
+#!/usr/bin/python
+
+# Copyright (c) 2026, gpuops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: ssh_alias
+short_description: Manage host aliases for the OpenSSH client
+version_added: 0.1.0
+description:
+  - Gives machines short names, so that C(ssh), C(scp), C(rsync), C(git) and editors reach them by C(ssh gpu-1).
+  - Writes the aliases to a file of its own, C(config.d/gpuops.conf) next to O(path), and puts one C(Include) line for
+    this file at the top of O(path). Nothing else in the user's configuration is changed.
+  - In ssh_config the first value wins, so an alias wins over what the user's own file says for the same name.
+  - OpenSSH is the judge. A configuration that C(ssh -G) rejects is refused, and every new or changed alias must come
+    out of C(ssh -G) exactly as asked. Otherwise both files stay as they were.
+author: gpuops.fleet contributors (@gpuops)
+attributes:
+  check_mode:
+    support: full
+    description: Can run in C(check_mode) and return changed status prediction without modifying target.
+  diff_mode:
+    support: full
+    description: Returns the content of both files before and after, where they change.
+  idempotent:
+    support: full
+    description: A second run with the same options changes no byte.
+options:
+  aliases:
+    description:
+      - The aliases, each with the same keys as for one alias at the top level.
+      - Aliases that are not in this list are kept.
+      - Exactly one of O(aliases) and O(name) is required.
+    type: list
+    elements: dict
+    suboptions:
+      name:
+        description:
+          - The alias. Several patterns are separated by blanks, with C(*) and C(?) as wildcards and a leading C(!) to
+            negate, as in a C(Host) line of ssh_config.
+          - Names without wildcards are written before those with wildcards, whatever the order of the list.
+        type: str
+        required: true
+      hostname:
+        description: The address or name to connect to.
+        type: str
+      port:
+        description: The TCP port, V(1) to V(65535).
+        type: int
+      user:
+        description: The user to log in as.
+        type: str
+      identity_file:
+        description: The private key files to offer, in this order. V(~) and C(%) tokens are expanded by ssh.
+        type: list
+        elements: str
+      identities_only:
+        description: Whether to offer only the configured keys, not all keys of the agent.
+        type: bool
+      host_key_alias:
+        description: The name under which the host key is looked up in the known_hosts files.
+        type: str
+      known_hosts_file:
+        description: The file with the known host keys (C(UserKnownHostsFile)).
+        type: str
+      proxy_jump:
+        description: One jump host, or several separated by commas.
+        type: str
+      options:
+        description:
+          - Any other ssh_config keyword with its value, written in this order.
+          - A value with blanks is one argument and is quoted. A list gives several arguments, or one line for each item
+            where OpenSSH adds up lines (C(CertificateFile), C(DynamicForward), C(LocalForward), C(RemoteForward),
+            C(SendEnv)).
+          - Commands (such as C(ProxyCommand)) and values made of words (such as C(LocalForward) and C(SendEnv)) are
+            written as they are.
+        type: dict
+  name:
+    description:
+      - The alias, for one alias without O(aliases).
+      - See O(aliases[].name).
+    type: str
+  hostname:
+    description: See O(aliases[].hostname).
+    type: str
+  port:
+    description: See O(aliases[].port).
+    type: int
+  user:
+    description: See O(aliases[].user).
+    type: str
+  identity_file:
+    description: See O(aliases[].identity_file).
+    type: list
+    elements: str
+  identities_only:
+    description: See O(aliases[].identities_only).
+    type: bool
+  host_key_alias:
+    description: See O(aliases[].host_key_alias).
+    type: str
+  known_hosts_file:
+    description: See O(aliases[].known_hosts_file).
+    type: str
+  proxy_jump:
+    description: See O(aliases[].proxy_jump).
+    type: str
+  options:
+    description: See O(aliases[].options).
+    type: dict
+  path:
+    description:
+      - The user's main ssh configuration. It is created with mode V(0600) if it does not exist; otherwise its owner,
+        its mode and, if it is a symbolic link, the link are kept.
+      - When root runs the module for a path below a directory of another user, it acts as that user.
+    type: path
+    default: ~/.ssh/config
+  state:
+    description:
+      - V(present) adds the aliases, or replaces those with the same name.
+      - V(absent) removes them and needs only the names. With the last alias the C(Include) line and all that the module
+        made go too. The user's configuration is not judged for this, so that the way back is always open.
+    type: str
+    choices: [present, absent]
+    default: present
+notes:
+  - C(ssh -G) runs the commands of C(Match exec) in the user's configuration.
+  - One C(ssh -G) costs about 10 ms. When a run changes more than 100 names, one name of each shape is verified, where
+    two aliases have the same shape if they differ only in plain words for the name, address, port, user and host key
+    alias.
+  - All configurations in one directory share one file of aliases.
+  - ACLs and extended attributes of O(path) are not kept.
+requirements:
+  - ssh (OpenSSH client)
+"""
+
+EXAMPLES = r"""
+- name: Reach one node by a short name
+  gpuops.fleet.ssh_alias:
+    name: gpu-1
+    hostname: 192.0.2.11
+    port: 22022
+    user: root
+    identity_file: [~/.ssh/id_fleet]
+    identities_only: true
+
+- name: Reach the whole fleet, with one known_hosts file for it
+  gpuops.fleet.ssh_alias:
+    aliases:
+      - name: gpu-1
+        hostname: 192.0.2.11
+        host_key_alias: gpu-1
+      - name: gpu-2
+        hostname: 192.0.2.12
+        host_key_alias: gpu-2
+      - name: gpu-* !gpu-test
+        user: ubuntu
+        known_hosts_file: ~/.ssh/known_hosts.fleet
+        proxy_jump: bastion.example.org
+        options:
+          ServerAliveInterval: 15
+          LocalForward: ["8888 localhost:8888", "6006 localhost:6006"]
+
+- name: Forget a node
+  gpuops.fleet.ssh_alias:
+    name: gpu-1
+    state: absent
+"""
+
+RETURN = r"""
+path:
+  description: The user's main ssh configuration.
+  returned: success
+  type: str
+  sample: /home/alice/.ssh/config
+aliases_file:
+  description: The file with the aliases.
+  returned: success
+  type: str
+  sample: /home/alice/.ssh/config.d/gpuops.conf
+aliases:
+  description: The names that are present by this call; empty with O(state=absent).
+  returned: success
+  type: list
+  elements: str
+  sample: [gpu-1, gpu-2]
+shadows:
+  description:
+    - Names for which the user's own file has a C(Host) line with exactly this name and another host name, port or user
+      than the alias, which now wins. Files that the user's own file includes are not searched.
+  returned: success
+  type: list
+  elements: str
+  sample: []
+diff:
+  description: Both files before and after, where they change.
+  returned: success, in diff mode
+  type: list
+  elements: dict
+  contains:
+    before_header:
+      description: The file.
+      type: str
+    before:
+      description: Its content before; empty where there was no file.
+      type: str
+    after_header:
+      description: The file.
+      type: str
+    after:
+      description: Its content after; empty where there is no file any more.
+      type: str
+"""
+
+import contextlib
+import os
+import stat
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpuops.fleet.plugins.module_utils import _ssh_alias as ssh_alias
+
+ALIAS_SPEC: dict[str, dict[str, t.Any]] = {
+    "name": {"type": "str"},
+    "hostname": {"type": "str"},
+    "port": {"type": "int"},
+    "user": {"type": "str"},
+    "identity_file": {"type": "list", "elements": "str"},
+    "identities_only": {"type": "bool"},
+    "host_key_alias": {"type": "str", "no_log": False},
+    "known_hosts_file": {"type": "str"},
+    "proxy_jump": {"type": "str"},
+    "options": {"type": "dict"},
+}
+
+
+def find_changes(path: str, own_path: str, own: ssh_alias.OwnFile, state: str) -> list[ssh_alias.Change]:
+    """What both files are, and what they have to be."""
+    include = ssh_alias.include_line(own_path)
+    target, own_target = os.path.realpath(path), os.path.realpath(own_path)
+    main, own_before = ssh_alias.read_file(target), ssh_alias.read_file(own_target)
+    if not own.blocks:
+        main_after = None if main is None else ssh_alias.without_include(main, include)
+        if main_after == b"" and "config" in own.made:
+            main_after = None
+        own_after = None
+    else:
+        main_after = ssh_alias.with_include(main or b"", include) if state == "present" else main
+        own_after = ssh_alias.render_own(own)
+    main_mode = 0o600 if main is None else stat.S_IMODE(os.stat(target).st_mode)
+    changes = [
+        ssh_alias.Change(own_target, own_before, own_after, 0o600),
+        ssh_alias.Change(target, main, main_after, main_mode),
+    ]
+    if not own.blocks:
+        # ssh does not mind an Include of nothing, but a killed run must not leave aliases that nothing includes.
+        changes.reverse()
+    open_to_others = own_before is not None and stat.S_IMODE(os.stat(own_target).st_mode) != 0o600
+    return [
+        change
+        for change in changes
+        if change.before != change.after or (change.path == own_target and own_after and open_to_others)
+    ]
+
+
+def manage(module: AnsibleModule, ssh: str, path: str, aliases: list[ssh_alias.Alias]) -> dict[str, t.Any]:
+    """Bring both files into the wanted state."""
+    state = module.params["state"]
+    directory = os.path.dirname(path)
+    own_directory = os.path.join(directory, ssh_alias.OWN_DIRECTORY)
+    own_path = os.path.join(own_directory, ssh_alias.OWN_FILE)
+    result: dict[str, t.Any] = {
+        "changed": False,
+        "path": path,
+        "aliases_file": own_path,
+        "aliases": [alias.name for alias in aliases] if state == "present" else [],
+        "shadows": [],
+    }
+    ssh_alias.check_place(path)
+    missing = {"directory": not os.path.isdir(directory)}
+    if not aliases or (state == "absent" and missing["directory"]):
+        return result
+
+    with contextlib.ExitStack() as stack:
+        scratch = stack.enter_context(ssh_alias.scratch_directory())
+        if not module.check_mode:
+            if state == "present":
+                stack.enter_context(ssh_alias.made_directory(directory))
+            stack.enter_context(ssh_alias.locked(directory))
+        missing[ssh_alias.OWN_DIRECTORY] = not os.path.isdir(own_directory)
+        if state == "present" and not module.check_mode:
+            stack.enter_context(ssh_alias.made_directory(own_directory))
+
+        main = ssh_alias.read_file(path)
+        missing["config"] = main is None
+        old = ssh_alias.parse_own(ssh_alias.read_file(own_path), own_path)
+        blocks = dict(old.blocks)
+        changed_aliases = []
+        made = set(old.made)
+        if state == "absent":
+            for alias in aliases:
+                blocks.pop(alias.name, None)
+        else:
+            if main is not None:
+                ssh_alias.check_config(ssh, path, main)
+            blocks.update({alias.name: ssh_alias.render_block(alias) for alias in aliases})
+            changed_aliases = [alias for alias in aliases if blocks[alias.name] != old.blocks.get(alias.name)]
+            made |= {part for part, is_missing in missing.items() if is_missing}
+        own = ssh_alias.OwnFile(blocks, frozenset(made))
+        changes = find_changes(path, own_path, own, state)
+        user_config = ssh_alias.without_include(main or b"", ssh_alias.include_line(own_path))
+        if changed_aliases:
+            ssh_alias.verify_before_writing(ssh, changed_aliases, own, user_config, scratch)
+        if state == "present":
+            result["shadows"] = ssh_alias.find_shadows(ssh, aliases, user_config, scratch)
+        result["changed"] = bool(changes)
+        if module._diff:
+            result["diff"] = [_diff(change) for change in changes]
+        if changes and not module.check_mode:
+            ssh_alias.commit(changes)
+            try:
+                ssh_alias.verify(ssh, path, ssh_alias.hosts_to_verify(changed_aliases, own)[:1], scratch)
+            except ssh_alias.AliasError:
+                ssh_alias.undo(changes)
+                raise
+            if not blocks and ssh_alias.OWN_DIRECTORY in made:
+                ssh_alias.remove_empty(own_directory)
+    if changes and not blocks and "directory" in made and not module.check_mode:
+        ssh_alias.remove_empty(directory)
+    return result
+
+
+def _diff(change: ssh_alias.Change) -> dict[str, str]:
+    return {
+        "before_header": change.path,
+        "before": (change.before or b"").decode("utf-8", "replace"),
+        "after_header": change.path,
+        "after": (change.after or b"").decode("utf-8", "replace"),
+    }
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "aliases": {
+                "type": "list",
+                "elements": "dict",
+                "options": {**ALIAS_SPEC, "name": {"type": "str", "required": True}},
+            },
+            **ALIAS_SPEC,
+            "path": {"type": "path", "default": "~/.ssh/config"},
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+        },
+        mutually_exclusive=[("aliases", option) for option in ALIAS_SPEC],
+        required_one_of=[("aliases", "name")],
+        supports_check_mode=True,
+    )
+    path = os.path.abspath(module.params["path"])
+    ssh = module.get_bin_path("ssh")
+    if ssh is None:
+        module.fail_json(
+            msg="there is no ssh on this machine; install the OpenSSH client: apt-get install openssh-client"
+        )
+    try:
+        asked = module.params["aliases"] if module.params["aliases"] is not None else [module.params]
+        if module.params["state"] == "present":
+            aliases = [ssh_alias.parse_alias(alias) for alias in asked]
+        else:
+            aliases = [ssh_alias.Alias(ssh_alias.parse_name(alias["name"]), ()) for alias in asked]
+        ssh_alias.refuse_duplicates(alias.name for alias in aliases)
+        with ssh_alias.acting_as(ssh_alias.owner_of(path)):
+            result = manage(module, ssh, path, aliases)
+    except ssh_alias.AliasError as exc:
+        module.fail_json(msg=str(exc))
+    except OSError as exc:
+        module.fail_json(msg=ssh_alias.explain(exc, path))
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,525 @@
+# Copyright (c) 2026, gpuops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import multiprocessing
+import os
+import pwd
+import random
+import resource
+import shutil
+import signal
+import stat
+import subprocess
+import tempfile
+import time
+import typing as t
+from pathlib import Path
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+from ansible_collections.gpuops.fleet.plugins.module_utils import _ssh_alias as ssh_alias_utils
+from ansible_collections.gpuops.fleet.plugins.modules import ssh_alias
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SSH = shutil.which("ssh") or ""
+pytestmark = pytest.mark.skipif(not SSH, reason="no OpenSSH client on this machine")
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of another user")
+
+USER_CONFIG = b"# mine\nHost web *.example.org\n\tUser  bob # me\n  SetEnv FOO=Bar\nMatch host db\n  Port 2200\n"
+GPU_1: dict[str, t.Any] = {"name": "gpu-1", "hostname": "192.0.2.1", "port": 2201, "user": "root"}
+GPU_2: dict[str, t.Any] = {"name": "gpu-2", "hostname": "192.0.2.2"}
+
+
+def run(path: Path, *, check: bool = False, **params: t.Any) -> dict[str, t.Any]:
+    args = {"path": str(path), **params, "_ansible_check_mode": check, "_ansible_diff": True}
+    output = io.StringIO()
+    with patch_module_args(args), contextlib.redirect_stdout(output), pytest.raises(SystemExit):
+        ssh_alias.main()
+    return t.cast("dict[str, t.Any]", json.loads(output.getvalue()))
+
+
+def resolve(path: Path, host: str) -> str:
+    command = [SSH, "-G", "-F", str(path), host]
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True).stdout
+
+
+def tree(directory: Path) -> dict[str, tuple[int, bytes | str]]:
+    """All that is below a directory: mode, and content or link target."""
+    found: dict[str, tuple[int, bytes | str]] = {}
+    for path in sorted(directory.rglob("*")):
+        content = os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else ""
+        found[str(path.relative_to(directory))] = (stat.S_IMODE(path.lstat().st_mode), content)
+    return found
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A user's configuration in a directory of its own."""
+    directory = tmp_path / ".ssh"
+    directory.mkdir(0o700)
+    path = directory / "config"
+    path.write_bytes(USER_CONFIG)
+    path.chmod(0o644)
+    return path
+
+
+def test_one_alias(config: Path) -> None:
+    result = run(config, **GPU_1)
+    own = config.parent / "config.d" / "gpuops.conf"
+    assert (result["changed"], result["aliases"], result["shadows"]) == (True, ["gpu-1"], [])
+    assert (result["path"], result["aliases_file"]) == (str(config), str(own))
+    assert config.read_bytes() == f"Include {own}\n".encode() + USER_CONFIG
+    assert stat.S_IMODE(own.stat().st_mode) == 0o600
+    assert stat.S_IMODE(own.parent.stat().st_mode) == 0o700
+    assert {"hostname 192.0.2.1", "port 2201", "user root"} <= set(resolve(config, "gpu-1").splitlines())
+    assert sorted(path.name for path in config.parent.rglob("*")) == ["config", "config.d", "gpuops.conf"]
+
+
+def test_second_run_changes_nothing(config: Path) -> None:
+    aliases = [GPU_1, GPU_2, {"name": "gpu-* !gpu-9", "user": "ubuntu", "options": {"SendEnv": ["A", "B"]}}]
+    run(config, aliases=aliases)
+    before = tree(config.parent)
+    result = run(config, aliases=list(reversed(aliases)))
+    assert (result["changed"], result["diff"]) == (False, [])
+    assert tree(config.parent) == before
+
+
+def test_a_run_for_some_keeps_the_others(config: Path) -> None:
+    run(config, aliases=[GPU_1, GPU_2])
+    run(config, **{**GPU_1, "port": 2299})
+    assert "\nport 2299\n" in resolve(config, "gpu-1")
+    assert "\nhostname 192.0.2.2\n" in resolve(config, "gpu-2")
+    run(config, name="gpu-1", state="absent")
+    assert "\nhostname gpu-1\n" in resolve(config, "gpu-1")
+    assert "\nhostname 192.0.2.2\n" in resolve(config, "gpu-2")
+
+
+def test_plain_names_win_over_wildcards_of_the_same_list(config: Path) -> None:
+    run(config, aliases=[{"name": "gpu-*", "user": "ubuntu", "port": 22}, {"name": "gpu-1", "user": "root"}])
+    assert "user root\n" in resolve(config, "gpu-1")
+    assert "user ubuntu\n" in resolve(config, "gpu-2")
+
+
+@pytest.mark.parametrize("user_config", [USER_CONFIG, b"", None, b"Host a\r\n Port 1\r\n", b"Host a\n  Port 1"])
+def test_absent_leaves_no_trace(tmp_path: Path, user_config: bytes | None) -> None:
+    path = tmp_path / ".ssh" / "config"
+    if user_config is not None:
+        path.parent.mkdir(0o700)
+        path.write_bytes(user_config)
+    before = tree(tmp_path)
+    run(path, aliases=[GPU_1, GPU_2])
+    assert path.exists()
+    assert run(path, name="gpu-1", state="absent")["changed"]
+    assert tree(tmp_path) != before
+    assert run(path, name="gpu-2", state="absent")["changed"]
+    assert tree(tmp_path) == before
+    assert not run(path, name="gpu-2", state="absent")["changed"]
+
+
+def test_absent_removes_what_a_killed_run_left(config: Path) -> None:
+    own = Path(run(config, **GPU_1)["aliases_file"])
+    (own.parent / ".gpuops.conf.gpuops-new").write_bytes(b"half")
+    (config.parent / ".gpuops.lock").touch()
+    run(config, name="gpu-1", state="absent")
+    assert list(config.parent.iterdir()) == [config]
+
+
+def test_absent_keeps_a_directory_of_the_user(config: Path) -> None:
+    (config.parent / "config.d").mkdir(0o755)
+    before = tree(config.parent)
+    run(config, **GPU_1)
+    run(config, name="gpu-1", state="absent")
+    assert tree(config.parent) == before
+
+
+def test_absent_works_on_a_broken_configuration(config: Path) -> None:
+    run(config, **GPU_1)
+    broken = config.read_bytes() + b"Nonsense\n"
+    config.write_bytes(broken)
+    assert run(config, name="gpu-1", state="absent")["changed"]
+    assert config.read_bytes() == USER_CONFIG + b"Nonsense\n"
+
+
+def test_new_configuration_is_private(tmp_path: Path) -> None:
+    path = tmp_path / ".ssh" / "config"
+    run(path, **GPU_1)
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_check_mode_says_what_a_run_does(tmp_path: Path, exists: bool) -> None:
+    path = tmp_path / ".ssh" / "config"
+    if exists:
+        path.parent.mkdir(0o700)
+        path.write_bytes(USER_CONFIG)
+    for params in (
+        {"aliases": [GPU_1, GPU_2]},
+        {"name": "gpu-1", "state": "absent"},
+        {"name": "gpu-2", "state": "absent"},
+    ):
+        before = tree(tmp_path)
+        predicted = run(path, check=True, **params)
+        assert tree(tmp_path) == before
+        done = run(path, **params)
+        assert [predicted[key] for key in ("changed", "aliases", "diff")] == [
+            done[key] for key in ("changed", "aliases", "diff")
+        ]
+        for diff in done["diff"]:
+            file = Path(diff["after_header"])
+            assert (file.read_text() if file.exists() else "") == diff["after"]
+
+
+def test_symbolic_link_stays(config: Path, tmp_path: Path) -> None:
+    target = tmp_path / "dotfiles"
+    target.mkdir()
+    config.rename(target / "ssh_config")
+    config.symlink_to("../dotfiles/ssh_config")
+    before = tree(tmp_path)
+    run(config, **GPU_1)
+    assert config.is_symlink()
+    assert (target / "ssh_config").read_bytes().endswith(USER_CONFIG)
+    assert "\nport 2201\n" in resolve(config, "gpu-1")
+    run(config, name="gpu-1", state="absent")
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o644, 0o400])
+def test_mode_stays(config: Path, mode: int) -> None:
+    config.chmod(mode)
+    run(config, **GPU_1)
+    assert stat.S_IMODE(config.stat().st_mode) == mode
+
+
+def test_own_file_is_closed_again(config: Path) -> None:
+    own = Path(run(config, **GPU_1)["aliases_file"])
+    own.chmod(0o644)
+    assert run(config, **GPU_1)["changed"]
+    assert stat.S_IMODE(own.stat().st_mode) == 0o600
+
+
+@pytest.fixture
+def home_of_user() -> Iterator[Path]:
+    """A home directory of nobody, or of the user who runs the tests."""
+    user = pwd.getpwnam("nobody") if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
+    with tempfile.TemporaryDirectory() as name:
+        home = Path(name)
+        (home / ".ssh").mkdir()
+        (home / ".ssh" / "config").write_bytes(USER_CONFIG)
+        for path in (home, home / ".ssh", home / ".ssh" / "config"):
+            os.chown(path, user.pw_uid, user.pw_gid)
+        yield home
+
+
+@needs_root
+def test_root_acts_as_the_owner(home_of_user: Path) -> None:
+    user = pwd.getpwnam("nobody")
+    path = home_of_user / ".ssh" / "config"
+    proof = home_of_user / "proof"
+    path.write_bytes(USER_CONFIG + f'Match exec "id -u > {proof}; id -G >> {proof}"\n  Port 7\n'.encode())
+    assert run(path, **GPU_1)["changed"]
+    assert {(item.stat().st_uid, item.stat().st_gid) for item in home_of_user.rglob("*")} == {
+        (user.pw_uid, user.pw_gid)
+    }
+    assert proof.read_text().split() == [str(user.pw_uid), str(user.pw_gid)]
+    assert (os.geteuid(), os.getegid()) == (0, 0)
+
+
+@needs_root
+def test_unknown_owner_is_one_message(home_of_user: Path) -> None:
+    os.chown(home_of_user / ".ssh", 54321, 54321)
+    result = run(home_of_user / ".ssh" / "config", **GPU_1)
+    assert "uid 54321, a user this machine does not know; see: getent passwd 54321" in result["msg"]
+
+
+@needs_root
+def test_foreign_file_is_refused(config: Path) -> None:
+    os.chown(config, pwd.getpwnam("nobody").pw_uid, -1)
+    before = tree(config.parent)
+    assert "become_user" in run(config, **GPU_1)["msg"]
+    assert tree(config.parent) == before
+
+
+def test_crlf_configuration_gets_a_crlf_line(config: Path) -> None:
+    config.write_bytes(b"Host a\r\n  Port 2222\r\n")
+    run(config, **GPU_1)
+    assert config.read_bytes().endswith(b"gpuops.conf\r\nHost a\r\n  Port 2222\r\n")
+    assert "\nport 2201\n" in resolve(config, "gpu-1")
+    assert "\nport 2222\n" in resolve(config, "a")
+
+
+def test_path_with_a_blank(tmp_path: Path) -> None:
+    path = tmp_path / "a b" / "config"
+    run(path, **GPU_1)
+    assert path.read_text() == f'Include "{tmp_path}/a b/config.d/gpuops.conf"\n'
+    assert "\nport 2201\n" in resolve(path, "gpu-1")
+
+
+def test_moved_include_line_comes_back_to_the_top(config: Path) -> None:
+    run(config, **GPU_1)
+    line, rest = config.read_bytes().split(b"\n", 1)
+    config.write_bytes(b"Host *\n  Port 9\n" + line + b"\n" + rest)
+    assert run(config, **GPU_1)["changed"]
+    assert config.read_bytes() == line + b"\nHost *\n  Port 9\n" + rest
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xef\xbb\xbfHost a\n", "byte order mark.*sed -i"),
+        (
+            b"Host a\n  Prot 22\n",
+            "line 2: Bad configuration option: prot; .*nothing was changed. See it with: ssh -G -F",
+        ),
+        (b"Include CONFIG\n", "recursive"),
+    ],
+)
+def test_configuration_that_ssh_rejects_is_refused(config: Path, content: bytes, message: str) -> None:
+    config.write_bytes(content.replace(b"CONFIG", bytes(config)))
+    before = tree(config.parent)
+    result = run(config, **GPU_1)
+    assert result["failed"]
+    assert len(result["msg"].splitlines()) == 1
+    with pytest.raises(AssertionError, match=message):
+        raise AssertionError(result["msg"])
+    assert tree(config.parent) == before
+
+
+@pytest.mark.parametrize(
+    ("aliases", "message"),
+    [
+        ([GPU_1, {"name": "gpu-2", "options": {"Nonsense": 1}}], "alias 'gpu-2': ssh rejects it: line 2: Bad conf"),
+        ([GPU_1, {"name": "gpu-*", "options": {"Ciphers": "x"}}], "alias 'gpu-*': ssh rejects it: line 2: Bad SSH2"),
+        ([GPU_1, {"name": "gpu-2 gpu-1", "user": "bob"}], "alias gpu-1: asked for user bob, but ssh -G gives root"),
+        ([GPU_1, GPU_1], "alias gpu-1: the same name twice"),
+        ([GPU_1, {"name": "gpu 'x'"}], "alias \"gpu 'x'\": \"'x'\" is no name"),
+    ],
+)
+@pytest.mark.parametrize("earlier", [[], [{"name": "gpu-0", "port": 2200}]])
+def test_alias_that_cannot_be_had_changes_nothing(
+    config: Path, earlier: list[dict[str, t.Any]], aliases: list[dict[str, t.Any]], message: str
+) -> None:
+    run(config, aliases=earlier)
+    before = tree(config.parent)
+    for check in (True, False):
+        result = run(config, check=check, aliases=aliases)
+        assert message in result["msg"]
+        assert tree(config.parent) == before
+
+
+@pytest.mark.parametrize("earlier", [[], [{"name": "gpu-1", "port": 2200}]])
+def test_what_ssh_sees_after_writing_counts(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, earlier: list[dict[str, t.Any]]
+) -> None:
+    run(config, aliases=earlier)
+    before = tree(config.parent)
+    other_ssh = tmp_path / "bin" / "ssh"
+    other_ssh.parent.mkdir()
+    other_ssh.write_text(
+        f'#!/bin/sh\ncase "$*" in *"-F {config} "*gpu-1) exec {SSH} -G -F none gpu-1;; esac\nexec {SSH} "$@"\n'
+    )
+    other_ssh.chmod(0o755)
+    monkeypatch.setenv("PATH", str(other_ssh.parent), prepend=os.pathsep)
+    assert (
+        "asked for hostname 192.0.2.1, but ssh -G gives gpu-1; both files are as before" in run(config, **GPU_1)["msg"]
+    )
+    assert tree(config.parent) == before
+
+
+def test_shadows_are_names_that_now_mean_another_place(config: Path) -> None:
+    config.write_bytes(
+        b'Host "gpu-1" x\n  Port 22\nHost gpu-2\n  HostName 192.0.2.2\nHost=gpu-3\n  User bob\nHost gpu-*\n'
+    )
+    aliases = [GPU_1, GPU_2, {"name": "gpu-3", "port": 22}, {"name": "gpu-4", "port": 24}]
+    for _round in range(2):
+        assert run(config, aliases=aliases)["shadows"] == ["gpu-1"]
+
+
+def test_path_is_a_directory(tmp_path: Path) -> None:
+    assert f"{tmp_path} is a directory, not a configuration; set path to" in run(tmp_path, **GPU_1)["msg"]
+
+
+def test_no_home(tmp_path: Path) -> None:
+    path = tmp_path / "nobody" / ".ssh" / "config"
+    assert f"the directory {tmp_path}/nobody does not exist; create it" in run(path, **GPU_1)["msg"]
+
+
+@pytest.mark.parametrize(("name", "mode"), [(".ssh", 0o500), (".ssh", 0), (".ssh/config", 0)])
+def test_no_permission(home_of_user: Path, name: str, mode: int) -> None:
+    before = sorted(tree(home_of_user))
+    (home_of_user / name).chmod(mode)
+    assert (
+        "Permission denied; both files are as before. See: ls -la" in run(home_of_user / ".ssh/config", **GPU_1)["msg"]
+    )
+    (home_of_user / name).chmod(0o700)
+    assert sorted(tree(home_of_user)) == before
+
+
+def test_no_ssh(config: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("ansible.module_utils.common.process.is_executable", lambda _path: False)
+    assert "install the OpenSSH client" in run(config, **GPU_1)["msg"]
+
+
+def in_a_child(work: t.Callable[[], object]) -> multiprocessing.process.BaseProcess:
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    return process
+
+
+@pytest.mark.parametrize("limit", [50, 300, 1000])
+def test_full_disk_leaves_both_files_as_they_were(config: Path, limit: int) -> None:
+    config.write_bytes(USER_CONFIG + b"# filler\n" * 60)
+    run(config, **GPU_1)
+    before = tree(config.parent)
+    many = [{"name": f"gpu-{index}", "port": 2300} for index in range(60)]
+
+    def work() -> None:
+        # Only the files next to the configuration are short of room, as on a full home.
+        stage = ssh_alias_utils._stage
+
+        def stage_in_little_room(path: str, content: bytes, mode: int) -> None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+            try:
+                stage(path, content, mode)
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+        ssh_alias_utils._stage = stage_in_little_room
+        result = run(config, aliases=many)
+        os._exit(0 if "File too large; both files are as before" in result["msg"] else 1)
+
+    process = in_a_child(work)
+    process.join(30)
+    assert process.exitcode == 0
+    assert tree(config.parent) == before
+
+
+def test_killed_run_leaves_the_old_or_the_new(
+    config: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("scratch")))
+    seed = 20260101
+    moments = random.Random(seed)
+    own = config.parent / "config.d" / "gpuops.conf"
+    versions = [[{"name": f"gpu-{index}", "port": 2300 + version} for index in range(3)] for version in range(2)]
+    contents = []
+    for version in versions:
+        run(config, aliases=version)
+        contents.append(own.read_bytes())
+    main = config.read_bytes()
+    killed = 0
+    for turn in range(40):
+
+        def work(aliases: list[dict[str, t.Any]] = versions[turn % 2]) -> None:
+            run(config, aliases=aliases)
+
+        process = in_a_child(work)
+        time.sleep(moments.uniform(0, 0.08))
+        os.kill(t.cast("int", process.pid), signal.SIGKILL)
+        process.join(30)
+        killed += process.exitcode == -signal.SIGKILL
+        assert own.read_bytes() in contents, f"seed {seed}, turn {turn}"
+        assert config.read_bytes() == main
+    assert killed
+    run(config, name="gpu-0", state="absent")
+    for name in ("gpu-1", "gpu-2"):
+        run(config, name=name, state="absent")
+    assert list(config.parent.rglob("*")) == [config]
+
+
+def test_two_writers_at_once_are_both_there(tmp_path: Path) -> None:
+    config = tmp_path / ".ssh" / "config"
+    for _round in range(8):
+        processes = [
+            in_a_child(lambda name=name: run(config, name=name, port=2222))  # type: ignore[misc]
+            for name in ("gpu-1", "gpu-2", "gpu-3")
+        ]
+        for process in processes:
+            process.join(60)
+        assert all("\nport 2222\n" in resolve(config, name) for name in ("gpu-1", "gpu-2", "gpu-3"))
+        for name in ("gpu-1", "gpu-2", "gpu-3"):
+            run(config, name=name, state="absent")
+        assert list(tmp_path.iterdir()) == []
+
+
+OTHERS = ("web", "gpu-9")
+words = st.sampled_from(["web", "db-*", "*", "gpu-*", "gpu-1", "!web", "gpu-9", '"db-1"', "x.example.org"])
+separators = st.sampled_from([" ", "\t", "  ", " = ", "="])
+keyword_values = st.sampled_from(
+    [
+        ("User", "bob"),
+        ("user", '"Bob"'),
+        ("Port", "2022"),
+        ("HOSTNAME", "%h.example.org"),
+        ("HostName", "10.1.2.3"),
+        ("IdentityFile", '"~/.ssh/a key"'),
+        ("IdentityFile", "~/.ssh/b"),
+        ("SendEnv", "LANG LC_*"),
+        ("SetEnv", "Foo=Bar"),
+        ("ProxyCommand", "nc %h %p # not a comment"),
+        ("ProxyJump", "jump"),
+        ("LocalForward", "8080 localhost:80"),
+        ("ControlPath", "~/.ssh/%r@%h:%p"),
+        ("IgnoreUnknown", "UseKeychain"),
+        ("StrictHostKeyChecking", "accept-new"),
+    ]
+)
+
+
+@st.composite
+def config_lines(draw: st.DrawFn) -> str:
+    kind = draw(st.sampled_from(["keyword"] * 4 + ["host"] * 2 + ["match", "comment", "include"]))
+    indent = draw(st.sampled_from(["", "  ", "\t"]))
+    if kind == "keyword":
+        keyword, value = draw(keyword_values)
+        return f"{indent}{keyword}{draw(separators)}{value}"
+    if kind == "host":
+        return f"{indent}{draw(st.sampled_from(['Host', 'host', 'HOST']))}{draw(separators)}" + " ".join(
+            draw(st.lists(words, min_size=1, max_size=3))
+        )
+    if kind == "match":
+        return indent + draw(
+            st.sampled_from(
+                ["Match all", "Match host web,gpu-*", "Match originalhost gpu-1 user bob", "Match !host db-1"]
+            )
+        )
+    if kind == "include":
+        return f"{indent}Include /nonexistent/gpuops-*.conf"
+    return draw(st.sampled_from(["", "# Host gpu-1", "  # comment"]))
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    lines=st.lists(config_lines(), max_size=14),
+    eol=st.sampled_from(["\n", "\r\n"]),
+    last=st.booleans(),
+    first=st.fixed_dictionaries(
+        {"port": st.integers(1, 65535)}, optional={"user": st.just("root"), "proxy_jump": st.just("j")}
+    ),
+)
+def test_other_names_mean_what_they_meant(
+    tmp_path: Path, lines: list[str], eol: str, last: bool, first: dict[str, t.Any]
+) -> None:
+    path = tmp_path / "config"
+    content = (eol.join(lines) + (eol if last and lines else "")).encode()
+    path.write_bytes(content)
+    before = {host: resolve(path, host) for host in OTHERS}
+    options = {"SendEnv": ["A"], "LocalForward": ["1 a:1"]}
+    assert "msg" not in run(path, aliases=[{"name": "gpu-1", **first}, {"name": "gpu-2", "options": options}])
+    assert {host: resolve(path, host) for host in OTHERS} == before
+    assert f"\nport {first['port']}\n" in resolve(path, "gpu-1")
+    assert "msg" not in run(path, name="gpu-2", hostname="192.0.2.9", identity_file=["/k"])
+    assert {host: resolve(path, host) for host in OTHERS} == before
+    assert "msg" not in run(path, aliases=[{"name": "gpu-1"}, {"name": "gpu-2"}], state="absent")
+    assert path.read_bytes() == content
