@@ -1,0 +1,51 @@
+# Copyright (c) 2026, gpuops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._fleet_table import Node, name_twins, table
+
+NODE_SPEC = {
+    "host": {"type": "str", "required": True},
+    "alias": {"type": "str", "required": True},
+    "address": {"type": "str"},
+    "reachable": {"type": "bool"},
+    "hardened": {"type": "bool"},
+    "machine": {"type": "str", "default": ""},
+    "gpus": {"type": "list", "elements": "str", "default": []},
+    "driver": {"type": "str"},
+    "cuda": {"type": "str"},
+    "state": {"type": "str"},
+    "failure": {"type": "str", "default": ""},
+}
+
+
+class ActionModule(ActionBase):
+    """Show the fleet on the terminal of whoever runs the playbook."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        _validated, options = self.validate_argument_spec(
+            {"nodes": {"type": "list", "elements": "dict", "required": True, "options": NODE_SPEC}}
+        )
+        nodes = name_twins([Node(**node) for node in options["nodes"]])
+        display = Display()
+        display.display("")
+        for text, is_failure in table(nodes):
+            display.display(text, color="red" if is_failure else None)
+        display.display("")
+        return {
+            **result,
+            "changed": False,
+            "nodes": [asdict(node) for node in nodes],
+            "failures": {node.host: node.failure for node in nodes if node.failure},
+        }

@@ -1,0 +1,58 @@
+#!/usr/bin/python
+# Copyright (c) 2026, gpuops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: fleet_lock
+short_description: Let only one playbook run at a time change a fleet
+version_added: 0.1.0
+description:
+  - Fails when another C(ansible-playbook) on this controller holds the lock of the same fleet, and names it.
+  - The lock belongs to the running C(ansible-playbook) process and ends with it, however it ends.
+    Nothing needs to be cleaned up.
+  - Runs on the controller, whatever the connection of the host is.
+author:
+  - gpuops.fleet contributors (@gpuops)
+attributes:
+  check_mode:
+    description: Can run in check mode and return changed status prediction without modifying target.
+    support: full
+    details:
+      - Nothing is locked in check mode, but a lock that another run holds is reported.
+  diff_mode:
+    description: Returns details on what has changed, or would change in check mode, when in diff mode.
+    support: none
+  idempotent:
+    description: A second run with the same arguments indicates no change.
+    support: full
+options:
+  path:
+    description:
+      - The directory on the controller that the runs share, as a rule the user's C(~/.ssh).
+        Made with mode V(0700) when missing.
+      - The lock is the file C(.gpuops-run.lock) in it.
+    type: path
+    required: true
+"""
+
+EXAMPLES = r"""
+- name: Let only one run at a time change the fleet
+  gpuops.fleet.fleet_lock:
+    path: ~/.ssh
+  run_once: true
+"""
+
+RETURN = r"""
+path:
+  description: The lock file.
+  type: str
+  returned: always
+  sample: /home/ada/.ssh/.gpuops-run.lock
+pid:
+  description: The process that holds the lock now, which is the running C(ansible-playbook).
+  type: int
+  returned: success
+  sample: 4711
+"""

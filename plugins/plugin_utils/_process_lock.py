@@ -1,0 +1,73 @@
+# Copyright (c) 2026, gpuops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# This plugin util is PRIVATE to the collection: it may change without notice.
+"""A lock file that belongs to a process: whoever it names holds the lock for as long as that process lives."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import subprocess
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+class LockHeld(Exception):
+    """Another process holds the lock; the text says which."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A process, told apart from a later one with the same number by the time it started."""
+
+    host: str
+    pid: int
+    started: str
+
+    @classmethod
+    def of(cls, pid: int) -> Holder:
+        """Describe a process of this machine; it need not be there any more."""
+        # The same words for the same moment, whatever the user's locale is. /proc would not do on macOS.
+        found = subprocess.run(
+            ["ps", "-o", "lstart=", "-p", str(pid)],
+            env={**os.environ, "LC_ALL": "C"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return cls(socket.gethostname(), pid, found.stdout.strip())
+
+    def is_alive(self) -> bool:
+        """On another machine (a home directory on NFS) nobody can tell, so it counts as alive."""
+        return self.host != socket.gethostname() or self == Holder.of(self.pid)
+
+
+def read(text: str) -> Holder | None:
+    """Who a lock file names; nobody when it is empty or damaged."""
+    try:
+        return Holder(**json.loads(text))
+    except (ValueError, TypeError):
+        return None
+
+
+def acquire(path: Path, pid: int, *, dry_run: bool) -> None:
+    """Give the lock to a process, or raise LockHeld."""
+    if dry_run and not path.exists():
+        return
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # only while this function looks and writes
+        holder, own = read(file.read()), Holder.of(pid)
+        if holder and holder != own and holder.is_alive():
+            raise LockHeld(
+                f"another run changes this fleet: process {holder.pid} on {holder.host}, started {holder.started}, "
+                f"holds {path}. Next: wait for it, or look at it with: ps -fp {holder.pid}"
+                + (f" (if it is gone from {holder.host}: rm {path})" if holder.host != socket.gethostname() else "")
+            )
+        if not dry_run:
+            file.seek(0)
+            file.truncate()
+            file.write(json.dumps(asdict(own)) + "\n")

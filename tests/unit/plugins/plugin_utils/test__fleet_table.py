@@ -1,0 +1,54 @@
+# Copyright (c) 2026, gpuops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+import pytest
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._fleet_table import Node, cause_and_next, name_twins, table
+
+H100 = "NVIDIA H100 80GB HBM3 (simulated)"
+
+
+@pytest.mark.parametrize(
+    ("failure", "cause", "command"),
+    [
+        ("gpu-1: it is off. Next: ping gpu-1", "gpu-1: it is off", "ping gpu-1"),
+        ("gpu-1 (192.0.2.1:22): refused; seen: x; next: ssh -v gpu-1", "gpu-1 (192.0.2.1:22): refused; seen: x", "ssh -v gpu-1"),
+        ("a module\n  said so", "a module said so", "ansible-playbook site.yml --limit gpu-1 -vvv"),
+    ],
+)  # fmt: skip
+def test_a_failure_is_a_cause_and_a_command(failure: str, cause: str, command: str) -> None:
+    assert cause_and_next(Node(host="gpu-1", alias="gpu-1", failure=failure)) == (cause, command)
+
+
+def test_two_aliases_on_one_machine_are_an_error_of_both() -> None:
+    nodes = name_twins([
+        Node(host="a", alias="gpu-a", machine="boot-1 pid:[1]"),
+        Node(host="b", alias="gpu-b", machine="boot-1 pid:[2]"),
+        Node(host="c", alias="gpu-c", machine="boot-1 pid:[1]"),
+    ])  # fmt: skip
+    assert [bool(node.failure) for node in nodes] == [True, False, True]
+    assert "gpu-a and gpu-c" in nodes[0].failure
+
+
+def test_machines_that_are_not_known_are_no_twins() -> None:
+    nodes = [Node(host=name, alias=name) for name in "ab"]
+    assert name_twins(nodes) == nodes
+
+
+def test_a_node_keeps_the_failure_it_had() -> None:
+    nodes = [Node(host=name, alias=name, machine="m", failure="off") for name in "ab"]
+    assert name_twins(nodes) == nodes
+
+
+def test_table_shows_every_column_and_marks_failures() -> None:
+    lines = table([
+        Node("gpu-1", "gpu-1", "192.0.2.1:22", True, True, "m1", [H100] * 8, "570.148.08", "12.8", "ok"),
+        Node("gpu-2", "gpu-2", "192.0.2.2:22", False, failure="gpu-2: it is off. Next: ping 192.0.2.2"),
+    ])  # fmt: skip
+    texts = [text for text, _failed in lines]
+    assert texts[0].split() == ["alias", "address", "reachable", "hardened", "GPUs", "driver", "CUDA", "state"]
+    assert f"8x {H100}" in texts[1]
+    assert "NO" in texts[2]
+    assert texts[-2:] == ["gpu-2: it is off", "  next: ping 192.0.2.2"]
+    assert [failed for _text, failed in lines] == [False, False, True, False, True, True]
