@@ -1,0 +1,35 @@
+# Copyright (c) 2026, gpuops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+.PHONY: help demo demo-down test test-matrix lint unit setup
+
+help:
+	@echo "make demo         three nodes, site.yml on them, and the result on the screen"
+	@echo "make demo-down    remove them again"
+	@echo "make test         everything that a change has to pass"
+	@echo "make lint unit    the fast half of it"
+	@echo "make test-matrix  units and Molecule on the newest ansible-core, where there is a Python 3.13"
+
+setup:
+	@tests/setup.sh
+
+demo: setup
+	@.venv/bin/python tests/lab/demo.py up
+
+demo-down: setup
+	@.venv/bin/python tests/lab/demo.py down
+
+test: setup
+	.venv/bin/pytest -n 2 --dist loadgroup
+
+lint: setup
+	.venv/bin/pytest tests/gate/test_lint.py
+
+unit: setup
+	.venv/bin/pytest tests/unit
+
+test-matrix:
+	@python=$$(command -v python3.13 || ls -d ~/.pyenv/versions/3.13.*/bin/python3 2>/dev/null | head -n 1); \
+	[ -n "$$python" ] || { echo "test-matrix: no Python 3.13 here, so ansible-core 2.21 was not tried"; exit 1; }; \
+	VENV=.venv-matrix PYTHON=$$python tests/setup.sh
+	.venv-matrix/bin/pytest -n 2 --dist loadgroup tests/unit tests/molecule

@@ -1,0 +1,79 @@
+# Copyright (c) 2026, gpuops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The built collection works with nothing but meta, plugins, roles and playbooks, as Galaxy's rules want it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+KEPT = {"meta", "plugins", "roles", "playbooks", "MANIFEST.json", "FILES.json"}
+
+
+def run(*command: str, cwd: Path, **env: str) -> str:
+    """Run one of this virtualenv's commands and return what it printed."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        command, cwd=cwd, env={**os.environ, "PATH": path, **env}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The collection as a user of Galaxy has it."""
+    folder = tmp_path_factory.mktemp("galaxy")
+    # Only what git knows: a user's tarball is not built from somebody's working tree.
+    source = folder / "source"
+    names = run("git", "ls-files", "-co", "--exclude-standard", cwd=REPOSITORY).splitlines()
+    for name in names:
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(REPOSITORY / name, source / name, follow_symlinks=False)
+    run("ansible-galaxy", "collection", "build", "--output-path", str(folder), cwd=source)
+    (tarball,) = folder.glob("gpuops-fleet-*.tar.gz")
+    run("ansible-galaxy", "collection", "install", "--offline", "-p", str(folder), str(tarball), cwd=folder)
+    tree = folder / "ansible_collections" / "gpuops" / "fleet"
+    for entry in tree.iterdir():
+        if entry.name not in KEPT:
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    return folder
+
+
+def test_tarball_holds_no_clutter(installed: Path) -> None:
+    listed = run("tar", "-tzf", str(next(installed.glob("*.tar.gz"))), cwd=installed).splitlines()
+    tops = {name.split("/")[0] for name in listed}
+    assert tops <= KEPT | {
+        "CHANGELOG.rst", "CONTRIBUTING.md", "LICENSE", "LICENSES", "README.md", "REUSE.toml", "changelogs", "docs",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("module", ["gpu_probe", "ssh_alias", "ssh_doctor", "fleet_lock", "fleet_snapshot"])
+def test_documentation_of_the_installed_collection(installed: Path, module: str) -> None:
+    text = run("ansible-doc", f"gpuops.fleet.{module}", cwd=installed, ANSIBLE_COLLECTIONS_PATH=str(installed))
+    assert "gpuops.fleet" in text
+
+
+def test_site_playbook_of_the_installed_collection(installed: Path) -> None:
+    """A node that is not there is enough to see every play, role and plugin load."""
+    inventory = installed / "hosts.yml"
+    inventory.write_text("gpu: {hosts: {gpu-1: {ansible_host: no-such-host.invalid}}}\n")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    site = subprocess.run(
+        ["ansible-playbook", "-i", inventory, "gpuops.fleet.site", "-e", f"ssh_bootstrap_dir={installed}/.ssh"],
+        cwd=installed,
+        env={**os.environ, "PATH": path, "ANSIBLE_COLLECTIONS_PATH": str(installed), "HOME": str(installed)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert site.returncode == 2, site.stdout + site.stderr
+    assert "no-such-host.invalid" in site.stdout
+    assert "next: getent" in site.stdout.lower()
