@@ -20,6 +20,9 @@ want mmdebstrap mmdebstrap
 want shellcheck shellcheck
 want ssh openssh-client
 want ps procps
+want busybox busybox
+# Some tests start an sshd of their own. Nobody's machine gets a server by running tests, except a CI machine.
+[ "${CI:-}" != true ] || want sshd openssh-server
 [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || missing="$missing debian-archive-keyring"
 "$python" -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
 

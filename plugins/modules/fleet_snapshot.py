@@ -66,7 +66,7 @@ options:
         description: The newest CUDA that the driver supports.
         type: str
       state:
-        description: The state that M(gpuops.fleet.gpu_probe#module) gave.
+        description: The state that M(gpuops.fleet.gpu_probe) gave.
         type: str
       failure:
         description: What failed. The part after C(Next:) is the command to type.

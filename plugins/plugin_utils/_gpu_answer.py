@@ -108,7 +108,7 @@ def _sections(stdout: str, marker: str) -> dict[str, str]:
 
 
 def _pairs(text: str) -> dict[str, str]:
-    return {key: value for key, _, value in (line.partition("=") for line in text.splitlines()) if key}
+    return {key: value for key, _equals, value in (line.partition("=") for line in text.splitlines()) if key}
 
 
 def _pci_gpus(text: str) -> list[PciGpu]:

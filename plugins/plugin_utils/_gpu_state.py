@@ -26,67 +26,63 @@ from ansible_collections.gpuops.fleet.plugins.plugin_utils._nvidia_smi_xml impor
 
 _EVIDENCE_LIMIT = 2048
 
-# State -> status and severity of the health check, next step. The order is the order of weight.
+# State -> status and severity of the health check, next step: the command first. The order is the order of weight.
 _STATES: dict[str, tuple[str, str, str]] = {
     "unresponsive": (
         "fail",
         "critical",
-        "Look for processes in state D with `ps -eo pid,stat,wchan:32,comm | grep ' D'` and for Xid lines with"
-        " `dmesg | grep -i nvrm`; a process that SIGKILL does not end needs a reboot of the node.",
+        "ps -eo pid,stat,wchan:32,comm | grep ' D' (who hangs), dmesg | grep -i nvrm (why); a process that SIGKILL"
+        " does not end needs a reboot of the node",
     ),
     "gpu_lost": (
         "fail",
         "critical",
-        "Read the cause with `dmesg | grep -iE 'xid|nvrm'`, drain the node and reboot it; when the GPU is lost again,"
-        " have the hardware serviced.",
+        "dmesg | grep -iE 'xid|nvrm' (why), then drain the node and reboot it; a GPU that is lost again needs service",
     ),
     "reset_required": (
         "fail",
         "critical",
-        "Drain the node, stop everything that uses the GPU and run `nvidia-smi --gpu-reset -i INDEX`, or reboot.",
+        "nvidia-smi --gpu-reset -i INDEX, after draining the node and stopping all that uses the GPU; or reboot",
     ),
     "driver_library_mismatch": (
         "fail",
         "critical",
-        "The driver was updated under the running kernel module: reboot the node, or stop all GPU users and reload"
-        " the module. Compare `cat /proc/driver/nvidia/version` with the installed packages.",
+        "reboot, since the driver was updated under the running kernel module; to compare:"
+        " cat /proc/driver/nvidia/version; dpkg -l '*nvidia*'",
     ),
     "driver_missing": (
         "fail",
         "critical",
-        "Install the NVIDIA driver package of the distribution (Debian: `apt install nvidia-driver`,"
-        " Ubuntu: `ubuntu-drivers install`) and reboot.",
+        "apt install nvidia-driver (Debian) or ubuntu-drivers install (Ubuntu), then reboot",
     ),
     "driver_not_loaded": (
         "fail",
         "critical",
-        "Load the driver with `modprobe nvidia`; when that fails see `dkms status` and `dmesg | grep -i nvrm`.",
+        "modprobe nvidia; when that fails: dkms status; dmesg | grep -i nvrm",
     ),
     "tools_missing": (
         "fail",
         "warning",
-        "Install nvidia-smi and libnvidia-ml of the same version as the loaded driver"
-        " (`cat /proc/driver/nvidia/version`).",
+        "cat /proc/driver/nvidia/version, then install nvidia-smi and libnvidia-ml of that version",
     ),
     "no_permission": (
         "unknown",
         "warning",
-        "Probe as root (`--become`) or let this user read and write /dev/nvidia*: `ls -l /dev/nvidia*`.",
+        "ls -l /dev/nvidia*, then probe as root (--become) or let this user read and write them",
     ),
-    "degraded": ("fail", "critical", "See `nvidia-smi -q` and `dmesg | grep -iE 'xid|nvrm'` on the node."),
+    "degraded": ("fail", "critical", "nvidia-smi -q; dmesg | grep -iE 'xid|nvrm'"),
     "no_gpu": (
         "fail",
         "warning",
-        "If the node should have a GPU, see `lspci -nn | grep -i 10de` and, on a virtual machine, its passthrough.",
+        "lspci -nn -d 10de: (nothing there: the machine's passthrough or its seating, when it should have a GPU)",
     ),
-    "unknown": ("unknown", "warning", "Run `nvidia-smi -q -x` on the node and read its output."),
+    "unknown": ("unknown", "warning", "nvidia-smi -q -x, and read what it says"),
     "ok": ("ok", "critical", ""),
 }
 STATES = tuple(_STATES)
 
 _NO_DRIVER_NO_PCI_REMEDY = (
-    "The tools are installed, but no NVIDIA PCI device is visible: see `lspci -nn | grep -i 10de` and, on a virtual"
-    " machine, its passthrough. When a GPU is there, load the driver with `modprobe nvidia`."
+    "lspci -nn -d 10de: (nothing there: the machine's passthrough or its seating; a GPU there: modprobe nvidia)"
 )
 
 # The texts come first: the exit codes of the same failure differ by driver version.

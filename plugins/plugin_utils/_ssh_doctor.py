@@ -490,7 +490,7 @@ def _examine(found: _Examination) -> None:
         with _stage(found, "tcp") as note:
             connection, address = _connect(addresses, route.port, target.timeout)
             note(f"connected to {address}")
-        with _stage(found, "banner") as note, connection:
+        with connection, _stage(found, "banner") as note:
             found.server_version = classify_banner(*_read_banner(connection, target.timeout))
             note(found.server_version)
     if target.identity_file:

@@ -75,5 +75,5 @@ def test_site_playbook_of_the_installed_collection(installed: Path) -> None:
         check=False,
     )
     assert site.returncode == 2, site.stdout + site.stderr
-    assert "no-such-host.invalid" in site.stdout
-    assert "next: getent" in site.stdout.lower()
+    assert "gpu-1 (no-such-host.invalid" in site.stdout
+    assert "\n  next: " in site.stdout

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # Copyright (c) 2026, gpuops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -30,6 +29,8 @@ def environment() -> dict[str, str]:
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"),
         "ANSIBLE_INVENTORY": str(DEMO / "inventory"),
+        # Short, since the path of a socket may have 104 bytes.
+        "ANSIBLE_SSH_CONTROL_PATH_DIR": str(DEMO / "cp"),
     }
 
 
@@ -57,7 +58,7 @@ def up() -> int:
     config = os.path.relpath(SSH_CONFIG, Path.cwd())
     print(
         "demo: gpu-1 and gpu-2 are ready; their GPUs are simulated. gpu-3 has no driver, on purpose.\n"
-        "demo: nothing but .demo was written. Try:\n\n"
+        "demo: your own ~/.ssh was not touched. Try:\n\n"
         f"  ssh -F {config} gpu-1 nvidia-smi\n"
         f"  . {activate()}; ansible gpu -m gpu_probe\n"
         f"  . {activate()}; ansible-playbook gpuops.fleet.status --limit gpu-1\n\n"

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # Copyright (c) 2026, gpuops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -8,8 +7,8 @@
     lab.py down --dir DIR
 
 A node runs systemd and sshd on a published loopback port. Root logs in by password, there is no key, and the host key
-is its own. Its GPUs are simulated (machine types: tests/lab/simulator/machines), or it is "real": NVIDIA's own tools and
-no driver. DIR/inventory is the inventory, with the password in it, beside the group_vars that users get.
+is its own. Its GPUs are simulated (machine types: tests/lab/simulator/machines), or it is "real": NVIDIA's own tools
+and no driver. DIR/inventory is the inventory, with the password in it, beside the group_vars that users get.
 
 FLEET_NODE_IMAGE=registry/name:{} takes ready node images instead of building them; {} becomes deb11, deb12, deb13, or
 deb12-real.
@@ -70,8 +69,8 @@ class Node:
     @classmethod
     def parse(cls, text: str) -> Node:
         """Read NAME=RELEASE:MACHINE."""
-        name, _, rest = text.partition("=")
-        release, _, machine = rest.partition(":")
+        name, _equals, rest = text.partition("=")
+        release, _colon, machine = rest.partition(":")
         known = sorted(path.stem for path in HERE.glob("simulator/machines/*.json"))
         if not name or release not in SUITES or machine not in [*known, "real"]:
             raise LabError(
@@ -140,7 +139,7 @@ def images(nodes: list[Node]) -> dict[Node, str]:
     with Path(tempfile.gettempdir(), f"gpuops-lab-{os.getuid()}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         kinds = sorted({(node.release, node.gpu) for node in nodes})
-        for release in sorted({release for release, _ in kinds}) if not os.environ.get("FLEET_NODE_IMAGE") else []:
+        for release in sorted({release for release, _gpu in kinds}) if not os.environ.get("FLEET_NODE_IMAGE") else []:
             base_image(release)
         with ThreadPoolExecutor(2) as pool:
             built = dict(zip(kinds, pool.map(lambda kind: node_image(*kind), kinds)))

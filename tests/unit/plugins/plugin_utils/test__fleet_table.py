@@ -13,7 +13,7 @@ H100 = "NVIDIA H100 80GB HBM3 (simulated)"
     ("failure", "cause", "command"),
     [
         ("gpu-1: it is off. Next: ping gpu-1", "gpu-1: it is off", "ping gpu-1"),
-        ("gpu-1 (192.0.2.1:22): refused; seen: x; next: ssh -v gpu-1", "gpu-1 (192.0.2.1:22): refused; seen: x", "ssh -v gpu-1"),
+        ("gpu-1 (a:22): refused; seen: x; next: ssh -v gpu-1", "gpu-1 (a:22): refused; seen: x", "ssh -v gpu-1"),
         ("a module\n  said so", "a module said so", "ansible-playbook site.yml --limit gpu-1 -vvv"),
     ],
 )  # fmt: skip

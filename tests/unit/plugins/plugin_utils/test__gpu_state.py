@@ -84,7 +84,12 @@ NO_DRIVER = NodeAnswer()
         (NO_DRIVER, "no_gpu", "no NVIDIA GPU on PCI", "lspci"),
         (replace(NO_DRIVER, wsl=True), "no_gpu", "no NVIDIA GPU on PCI", "lspci"),
         (replace(NO_DRIVER, pci_gpus=(pci(driver="vfio-pci"),)), "no_gpu", "1 passed through by vfio-pci", "lspci"),
-        (replace(NO_DRIVER, pci_gpus=(pci(driver="nouveau"),)), "driver_missing", "nouveau in use", "Install"),
+        (
+            replace(NO_DRIVER, pci_gpus=(pci(driver="nouveau"),)),
+            "driver_missing",
+            "nouveau in use",
+            "apt install nvidia-driver",
+        ),
         (
             replace(NO_DRIVER, pci_gpus=(pci(driver=""),), module_file="updates/dkms/nvidia.ko"),
             "driver_not_loaded",
@@ -101,11 +106,11 @@ NO_DRIVER = NodeAnswer()
             replace(NO_DRIVER, smi_path="/usr/bin/nvidia-smi"),
             "driver_not_loaded",
             "driver is not loaded and there is no NVIDIA PCI device",
-            "no NVIDIA PCI device is visible",
+            "lspci -nn -d 10de:",
         ),
-        (replace(NO_DRIVER, proc_version="NVRM version: x"), "tools_missing", "no nvidia-smi", "Install nvidia-smi"),
+        (replace(NO_DRIVER, proc_version="NVRM version: x"), "tools_missing", "no nvidia-smi", "install nvidia-smi"),
         (replace(LOADED, smi=SmiRun("deadline", process_state="D")), "unresponsive", "process state D", "reboot"),
-        (replace(LOADED, smi=SmiRun("exited", 0, left_running=True)), "unresponsive", "left a process", "state D"),
+        (replace(LOADED, smi=SmiRun("exited", 0, left_running=True)), "unresponsive", "left a process", "grep ' D'"),
         (replace(LOADED, smi=SmiRun("no_directory")), "unknown", "no temporary directory", "df -h"),
     ],
 )

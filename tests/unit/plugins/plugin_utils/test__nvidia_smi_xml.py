@@ -197,5 +197,5 @@ def test_flipped_bytes_are_refused_or_give_typed_values(flips: list[tuple[int, i
         return
     for gpu in log.gpus:
         for key in ("memory_total_mib", "memory_used_mib", "utilization_gpu_percent", "pcie_link_width_current"):
-            assert getattr(gpu, key) is None or type(getattr(gpu, key)) is int
-        assert gpu.power_draw_w is None or type(gpu.power_draw_w) is float
+            assert isinstance(getattr(gpu, key), (int, type(None)))
+        assert isinstance(gpu.power_draw_w, (float, type(None)))
