@@ -29,7 +29,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from podman import LabError, exists, podman, require
+from podman import LabError, as_root, exists, podman, require
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
@@ -98,8 +98,7 @@ def base_image(release: str) -> str:
         print(f"lab: building {image} (once, about half a minute)", file=sys.stderr, flush=True)
         with tempfile.NamedTemporaryFile(suffix=".tar") as tar:
             made = subprocess.run(
-                [*MMDEBSTRAP, suite, tar.name],
-                env={**os.environ, "SOURCE_DATE_EPOCH": EPOCH, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"},
+                as_root(*MMDEBSTRAP, suite, tar.name, SOURCE_DATE_EPOCH=EPOCH),
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
@@ -136,14 +135,14 @@ def is_source(path: Path) -> bool:
 
 def images(nodes: list[Node]) -> dict[Node, str]:
     """The image of each node; two labs that start at once build each image once."""
-    with Path(tempfile.gettempdir(), f"gpuops-lab-{os.getuid()}.lock").open("w") as lock:
+
+    def of_release(release: str) -> dict[Node, str]:
+        return {node: node_image(release, node.gpu) for node in nodes if node.release == release}
+
+    with Path(tempfile.gettempdir(), f"gpuops-lab-{os.getuid()}.lock").open("w") as lock, ThreadPoolExecutor(2) as pool:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        kinds = sorted({(node.release, node.gpu) for node in nodes})
-        for release in sorted({release for release, _gpu in kinds}) if not os.environ.get("FLEET_NODE_IMAGE") else []:
-            base_image(release)
-        with ThreadPoolExecutor(2) as pool:
-            built = dict(zip(kinds, pool.map(lambda kind: node_image(*kind), kinds)))
-    return {node: built[node.release, node.gpu] for node in nodes}
+        built = list(pool.map(of_release, sorted({node.release for node in nodes})))
+    return {node: image for found in built for node, image in found.items()}
 
 
 def start(node: Node, image: str, lab: str, password: str) -> int:

@@ -19,17 +19,19 @@ class LabError(Exception):
     """The lab cannot do what was asked; the text is for the user."""
 
 
-def environment(quirk: bool) -> dict[str, str]:
-    """The environment podman runs in; sbin is where netavark finds iptables."""
-    env = {**os.environ, "PATH": f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"}
-    if quirk:
-        env["CONTAINERS_CONF"] = str(CONTAINERS_CONF)
-    return env
+def as_root(*command: str, **settings: str) -> list[str]:
+    """A command line for root: rootless containers need tun, subuids and delegated cgroups, which many hosts lack."""
+    # netavark finds iptables on PATH
+    env = {"PATH": f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin", **settings}
+    sudo = [] if os.geteuid() == 0 else ["sudo"]
+    return [*sudo, "env", *(f"{key}={value}" for key, value in env.items()), *command]
 
 
-def _run(args: list[str], env: dict[str, str], stdin: str | None) -> subprocess.CompletedProcess[str]:
+def _run(args: list[str], quirk: bool, stdin: str | None) -> subprocess.CompletedProcess[str]:
+    settings = {"CONTAINERS_CONF": str(CONTAINERS_CONF)} if quirk else {}
     # Always a stdin of its own: podman exec -i would eat the terminal's.
-    return subprocess.run(["podman", *args], env=env, input=stdin or "", text=True, capture_output=True, check=False)
+    command = as_root("podman", *args, **settings)
+    return subprocess.run(command, input=stdin or "", text=True, capture_output=True, check=False)
 
 
 @cache
@@ -39,10 +41,10 @@ def needs_quirk(image: str) -> bool:
     Without CAP_SYS_RESOURCE a container may not raise the limits of its parent, and podman's default limits are
     higher than most hosts' own; with a hybrid cgroup tree only runc starts at all. Both are so in some CI machines.
     """
-    plain = _run(["run", "--rm", "--network=none", image, "true"], environment(quirk=False), None)
+    plain = _run(["run", "--rm", "--network=none", image, "true"], False, None)
     if plain.returncode == 0:
         return False
-    low = _run(["run", "--rm", "--network=none", image, "true"], environment(quirk=True), None)
+    low = _run(["run", "--rm", "--network=none", image, "true"], True, None)
     if low.returncode == 0:
         return True
     raise LabError(
@@ -54,19 +56,19 @@ def needs_quirk(image: str) -> bool:
 
 def require() -> None:
     """Stop with the next command to type when podman is not installed."""
-    if not shutil.which("podman", path=environment(quirk=False)["PATH"]):
+    if not shutil.which("podman"):
         raise LabError(f"podman is not installed, and the lab's nodes are podman containers; next: {INSTALL}")
 
 
-def podman(*args: str, probe_image: str | None = None, stdin: str | None = None, check: bool = True) -> str:
+def podman(*args: str, probe_image: str | None = None, stdin: str | None = None) -> str:
     """Run podman and return its standard output; with probe_image, in the way this host needs for containers."""
     quirk = probe_image is not None and needs_quirk(probe_image)
-    result = _run(list(args), environment(quirk), stdin)
-    if check and result.returncode:
+    result = _run(list(args), quirk, stdin)
+    if result.returncode:
         raise LabError(f"podman {' '.join(args[:2])} failed with {result.returncode}: {result.stderr.strip()[-2000:]}")
     return result.stdout
 
 
 def exists(kind: str, name: str) -> bool:
     """Tell whether an image or a container of that name is there."""
-    return _run([kind, "exists", name], environment(quirk=False), None).returncode == 0
+    return _run([kind, "exists", name], False, None).returncode == 0
