@@ -315,7 +315,7 @@ def check_config(ssh: str, config: str, content: bytes) -> None:
         resolve(ssh, config, PROBE)
     except AliasError as exc:
         raise AliasError(
-            f"ssh rejects {config}: {exc}; nothing was changed. See it with: ssh -G -F '{config}' {PROBE}"
+            f"ssh rejects {config}: {exc}; nothing was changed. Next: ssh -G -F '{config}' {PROBE}"
         ) from exc
 
 
@@ -542,7 +542,7 @@ def explain(error: OSError, path: str) -> str:
     where = os.fsdecode(error.filename) if error.filename else path
     directory = os.path.dirname(path)
     look = "df -h" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "ls -la"
-    return f"{where}: {error.strerror}; both files are as before. See: {look} '{directory}'"
+    return f"{where}: {error.strerror}; both files are as before. Next: {look} '{directory}'"
 
 
 def _text(value: t.Any) -> str:

@@ -172,7 +172,7 @@ def test_include_refuses_a_path_that_ssh_would_expand(path: str) -> None:
 def test_ssh_refusal_is_its_own_line(tmp_path: Path) -> None:
     config = tmp_path / "config"
     config.write_text("Host a\n  Prot 22\n")
-    with pytest.raises(ssh_alias.AliasError, match="line 2: Bad configuration option: prot.*See it with: ssh -G -F"):
+    with pytest.raises(ssh_alias.AliasError, match="line 2: Bad configuration option: prot.*Next: ssh -G -F"):
         ssh_alias.check_config(SSH, str(config), config.read_bytes())
 
 
@@ -290,4 +290,4 @@ def test_lock_gives_up_with_one_message(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(("number", "command"), [(errno.ENOSPC, "df -h '/d'"), (errno.EACCES, "ls -la '/d'")])
 def test_file_system_errors_name_the_next_command(number: int, command: str) -> None:
     message = ssh_alias.explain(OSError(number, os.strerror(number), "/d/.config"), "/d/config")
-    assert message == f"/d/.config: {os.strerror(number)}; both files are as before. See: {command}"
+    assert message == f"/d/.config: {os.strerror(number)}; both files are as before. Next: {command}"

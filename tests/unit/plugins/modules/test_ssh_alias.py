@@ -279,7 +279,7 @@ def test_moved_include_line_comes_back_to_the_top(config: Path) -> None:
         (b"\xef\xbb\xbfHost a\n", "byte order mark.*sed -i"),
         (
             b"Host a\n  Prot 22\n",
-            "line 2: Bad configuration option: prot; .*nothing was changed. See it with: ssh -G -F",
+            "line 2: Bad configuration option: prot; .*nothing was changed. Next: ssh -G -F",
         ),
         (b"Include CONFIG\n", "recursive"),
     ],
@@ -359,7 +359,7 @@ def test_no_permission(home_of_user: Path, name: str, mode: int) -> None:
     before = sorted(tree(home_of_user))
     (home_of_user / name).chmod(mode)
     assert (
-        "Permission denied; both files are as before. See: ls -la" in run(home_of_user / ".ssh/config", **GPU_1)["msg"]
+        "Permission denied; both files are as before. Next: ls -la" in run(home_of_user / ".ssh/config", **GPU_1)["msg"]
     )
     (home_of_user / name).chmod(0o700)
     assert sorted(tree(home_of_user)) == before
