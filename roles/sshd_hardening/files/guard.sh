@@ -2,7 +2,7 @@
 # Copyright (c) 2026, gpuops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-# guard.sh arm SECONDS FILE... | reload | disarm | rollback: change sshd's configuration with a way back.
+# guard.sh admits USER | arm SECONDS FILE... | reload | disarm | rollback: change sshd's configuration with a way back.
 # Armed, the node restores FILE... by itself after SECONDS, even when nobody can log in any more.
 set -eu
 PATH=$PATH:/usr/sbin:/sbin
@@ -26,6 +26,35 @@ reload() {
     fi
 }
 
+# What lies on disk and is not in force yet would come into force with the reload, whoever wrote it.
+admits() {
+    mkdir -p /run/sshd
+    rules=$(sshd -T -C "user=$1,host=localhost,addr=127.0.0.1" | grep -E '^(allow|deny)(users|groups) ') || return 0
+    set -f
+    for kind in denyusers allowusers denygroups allowgroups; do
+        patterns=$(echo "$rules" | sed -n "s/^$kind //p")
+        [ -n "$patterns" ] || continue
+        case $kind in
+        *users) names=$1 ;;
+        *) names=$(id -Gn "$1") ;;
+        esac
+        found=
+        for name in $names; do
+            for pattern in $patterns; do
+                # shellcheck disable=SC2254  # a pattern it is
+                case $name in ${pattern%%@*}) found=$pattern ;; esac
+            done
+        done
+        case $kind in
+        allow*) [ -n "$found" ] ;;
+        deny*) [ -z "$found" ] ;;
+        esac || {
+            echo "sshd would refuse $1: $(echo "$rules" | grep "^$kind " | tr '\n' ' ')"
+            return 1
+        }
+    done
+}
+
 disarm() {
     if [ -d /run/systemd/system ]; then
         systemctl stop "$unit.timer" 2>/dev/null || true
@@ -47,6 +76,7 @@ restore() {
 }
 
 case $1 in
+admits) admits "$2" ;;
 arm)
     seconds=$2
     shift 2
