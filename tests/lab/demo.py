@@ -9,6 +9,7 @@ Everything lies below .demo: an own home, an own ssh configuration. The user's ~
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -43,17 +44,35 @@ def activate() -> str:
     return os.path.relpath(script, Path.cwd())
 
 
+def site() -> set[str]:
+    """Run site.yml on the screen, and return the nodes that failed."""
+    env = {**environment(), "ANSIBLE_FORCE_COLOR": str(sys.stdout.isatty())}
+    failed = set()
+    with subprocess.Popen(
+        ["ansible-playbook", "site.yml"], cwd=REPOSITORY, env=env, stdout=subprocess.PIPE, text=True
+    ) as run:
+        assert run.stdout
+        for line in run.stdout:
+            print(line, end="", flush=True)
+            recap = re.match(r"(\S+)\s+: ok=.*unreachable=(\d+) +failed=(\d+)", re.sub(r"\x1b\[[0-9;]*m", "", line))
+            if recap and recap[2] + recap[3] != "00":
+                failed.add(recap[1])
+    return failed if run.returncode in (0, 2) else {"ansible-playbook", *failed}
+
+
 def up() -> int:
     """Start the nodes, run site.yml, and tell what to try. Two nodes are in order and one is sick on purpose."""
+    # The pins and keys of an earlier demo belong to nodes that are gone.
+    shutil.rmtree(DEMO / "home", ignore_errors=True)
     print("demo: three machines, each with a root password, no key and an unknown host key", flush=True)
     started = subprocess.run([*LAB, "up", *NODES], check=False)
     if started.returncode:
         return started.returncode
-    (DEMO / "home").mkdir(mode=0o700, exist_ok=True)
+    (DEMO / "home").mkdir(mode=0o700)
     print("demo: ansible-playbook site.yml", flush=True)
-    site = subprocess.run(["ansible-playbook", "site.yml"], cwd=REPOSITORY, env=environment(), check=False)
-    if site.returncode != 2:
-        print(f"demo: site.yml ended with {site.returncode}; expected was 2, for gpu-3 alone", file=sys.stderr)
+    failed = site()
+    if failed != {"gpu-3"}:
+        print(f"demo: failed: {', '.join(sorted(failed)) or 'nobody'}; only gpu-3 should have", file=sys.stderr)
         return 1
     config = os.path.relpath(SSH_CONFIG, Path.cwd())
     print(
