@@ -150,10 +150,10 @@ class Fleet:
     def end(self, process: subprocess.Popen[str]) -> Run:
         """Wait for a run."""
         try:
-            text, _ = process.communicate(timeout=SITE_SECONDS)
+            text = process.communicate(timeout=SITE_SECONDS)[0]
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-            text, _ = process.communicate()
+            text = process.communicate()[0]
             pytest.fail(f"site.yml did not end within {SITE_SECONDS} s:\n{text}")
         return Run(process.returncode, text)
 
