@@ -22,6 +22,7 @@ NODE_SPEC = {
     "driver": {"type": "str"},
     "cuda": {"type": "str"},
     "state": {"type": "str"},
+    "host_key": {"type": "str"},
     "failure": {"type": "str", "default": ""},
 }
 

@@ -68,6 +68,9 @@ options:
       state:
         description: The state that M(gpuops.fleet.gpu_probe) gave.
         type: str
+      host_key:
+        description: The fingerprint of the host key. Machines that share one are named below the table.
+        type: str
       failure:
         description: What failed. The part after C(Next:) is the command to type.
         type: str

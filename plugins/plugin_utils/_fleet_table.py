@@ -28,6 +28,7 @@ class Node:
     driver: str | None = None
     cuda: str | None = None
     state: str | None = None
+    host_key: str | None = None
     failure: str = ""
 
 
@@ -48,6 +49,15 @@ def name_twins(nodes: list[Node]) -> list[Node]:
         else node
         for node in nodes
     ]
+
+
+def clones(nodes: list[Node]) -> list[list[Node]]:
+    """Groups of machines that show one and the same host key, as images that were cloned do."""
+    by_key: dict[str, list[Node]] = {}
+    for node in nodes:
+        if node.host_key:
+            by_key.setdefault(node.host_key, []).append(node)
+    return [group for group in by_key.values() if len({node.machine for node in group}) > 1]
 
 
 def cause_and_next(node: Node) -> tuple[str, str]:
@@ -85,4 +95,12 @@ def table(nodes: list[Node]) -> list[tuple[str, bool]]:
             cause, command = cause_and_next(node)
             named = cause if cause.startswith(node.host) else f"{node.host}: {cause}"
             lines += [("", False), (named, True), (f"  next: {command}", True)]
+    for group in clones(nodes):
+        names = " and ".join(node.alias for node in group)
+        lines += [
+            ("", False),
+            (f"{names}: one and the same host key, {group[0].host_key}, so each of them can pose as the other", True),
+            ("  next: rm /etc/ssh/ssh_host_*; ssh-keygen -A; systemctl reload ssh (on all but one of them), and then", True),
+            ("  ansible-playbook site.yml -e ssh_bootstrap_host_key_policy=replace --limit (those)", True),
+        ]
     return lines

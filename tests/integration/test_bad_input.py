@@ -25,7 +25,7 @@ from lab.podman import podman
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from integration.conftest import Fleet
+    from integration.conftest import Fleet, Node
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 GUARD = REPOSITORY / "roles" / "sshd_hardening" / "files" / "guard.sh"
@@ -135,7 +135,7 @@ def test_changed_host_key_is_refused(settled_fleet: Fleet) -> None:
     node = settled_fleet.nodes["gpu-2"]
     known_hosts = settled_fleet.ssh / "known_hosts.d" / "gpuops"
     pinned, old = known_hosts.read_bytes(), node.fingerprint()
-    node.sh("rm /etc/ssh/ssh_host_*; ssh-keygen -A; systemctl restart ssh")
+    rebuild(node)
     run = settled_fleet.site()
     assert run.rc == 2
     assert list(run.complaints()) == ["gpu-2"]
@@ -145,6 +145,48 @@ def test_changed_host_key_is_refused(settled_fleet: Fleet) -> None:
     assert f"ssh-keygen -R gpu-2 -f {known_hosts}" in command
     assert known_hosts.read_bytes() == pinned
     assert run.is_complete("gpu-1")
+
+
+def rebuild(node: Node) -> str:
+    """Give a node new host keys, as a rebuilt machine has them; return the new fingerprint."""
+    node.sh("rm /etc/ssh/ssh_host_*; ssh-keygen -A; systemctl restart ssh")
+    return node.fingerprint()
+
+
+def test_policy_replace_is_good_for_one_rebuild(settled_fleet: Fleet) -> None:
+    node = settled_fleet.nodes["gpu-2"]
+    known_hosts = settled_fleet.ssh / "known_hosts.d" / "gpuops"
+    replacing = ("--limit", "gpu-2", "-e", "ssh_bootstrap_host_key_policy=replace")
+    old, new = node.fingerprint(), rebuild(node)
+    first = settled_fleet.site(*replacing)
+    assert first.rc == 0, first.text
+    assert f"the pinned host key {old} is replaced by {new}" in " ".join(first.text.split())
+    assert settled_fleet.ssh_into("gpu-2").returncode == 0
+    assert known_hosts.read_text().count("gpu-2 ") == 2  # the key, and the note that it was replaced
+    rebuild(node)
+    assert settled_fleet.site(*replacing).rc == 2, "the second rebuild is not taken by the policy of the first"
+    assert settled_fleet.site("--limit", "gpu-2").rc == 2
+    assert settled_fleet.site(*replacing).rc == 0
+
+
+def test_fingerprint_of_the_inventory_takes_the_place_of_the_pin(settled_fleet: Fleet) -> None:
+    node = settled_fleet.nodes["gpu-2"]
+    settled_fleet.hosts["gpu-2"]["ssh_bootstrap_host_key_fingerprint"] = rebuild(node)
+    assert settled_fleet.site("--limit", "gpu-2").rc == 0
+    assert "changed=0" in settled_fleet.site("--limit", "gpu-2").text
+    rebuild(node)
+    assert settled_fleet.site("--limit", "gpu-2").rc == 2
+
+
+def test_cloned_host_keys_are_named(settled_fleet: Fleet) -> None:
+    one, other = settled_fleet.nodes["gpu-1"], settled_fleet.nodes["gpu-2"]
+    for name in ("ssh_host_ed25519_key", "ssh_host_ed25519_key.pub"):
+        content = one.sh(f"base64 -w0 /etc/ssh/{name}")
+        other.sh(f"echo {content} | base64 -d > /etc/ssh/{name}")
+    other.sh("systemctl restart ssh")
+    run = settled_fleet.site("-e", "ssh_bootstrap_host_key_policy=replace")
+    assert run.rc == 0, run.text
+    assert f"gpu-1 and gpu-2: one and the same host key, {one.fingerprint()}" in run.text
 
 
 def make_key(path: Path, *options: str) -> None:

@@ -52,3 +52,18 @@ def test_table_shows_every_column_and_marks_failures() -> None:
     assert "NO" in texts[2]
     assert texts[-2:] == ["gpu-2: it is off", "  next: ping 192.0.2.2"]
     assert [failed for _text, failed in lines] == [False, False, True, False, True, True]
+
+
+def test_cloned_host_keys_are_named_below_the_table() -> None:
+    nodes = [
+        Node(host=name, alias=name, machine=machine, host_key=key)
+        for name, machine, key in [("a", "m1", "SHA256:x"), ("b", "m2", "SHA256:x"), ("c", "m3", "SHA256:y")]
+    ]
+    texts = [text for text, _failed in table(nodes)]
+    assert texts[-3].startswith("a and b: one and the same host key, SHA256:x")
+    assert "ssh-keygen -A" in texts[-2]
+
+
+def test_one_machine_with_two_names_is_no_clone() -> None:
+    nodes = [Node(host=name, alias=name, machine="m1", host_key="SHA256:x") for name in "ab"]
+    assert not any("host key" in text for text, _failed in table(nodes))
