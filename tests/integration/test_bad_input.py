@@ -382,6 +382,17 @@ def test_part_of_a_settled_fleet(settled_fleet: Fleet, arguments: tuple[str, ...
     assert not run.complaints()
 
 
+def test_command_that_must_work_counts_by_its_exit_code(settled_fleet: Fleet) -> None:
+    settled_fleet.hosts["gpu-1"]["fleet_proof_verify_command"] = "echo no torch here >&2; exit 3"
+    settled_fleet.hosts["gpu-2"]["fleet_proof_verify_command"] = "nvidia-smi -L"
+    run = settled_fleet.site()
+    assert run.rc == 2
+    cause, command = run.complaints()["gpu-1"]
+    assert "the verify command ended with 3: no torch here" in cause
+    assert command.startswith("ssh -F")
+    assert list(run.complaints()) == ["gpu-1"]
+
+
 def test_guard_lets_the_key_in_again(settled_fleet: Fleet) -> None:
     node = settled_fleet.nodes["gpu-1"]
     before = node.sh(NODE_FILES)

@@ -1,0 +1,31 @@
+# Copyright (c) 2026, gpuops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the lab takes and makes of its command line; the nodes themselves are met in Molecule and tests/integration."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "lab"))
+import lab
+
+
+def test_node_is_read_from_its_text() -> None:
+    assert lab.Node.parse("gpu-1=deb12:h100x8-570") == lab.Node("gpu-1", "deb12", "h100x8-570")
+    assert [lab.Node.parse(text).gpu for text in ("a=deb11:t4x1-470", "b=deb12:real")] == ["simulated", "real"]
+
+
+@pytest.mark.parametrize("text", ["", "gpu-1", "gpu-1=deb12", "gpu-1=deb12:h200", "gpu-1=deb10:real", "=deb12:real"])
+def test_text_that_is_no_node_is_refused_with_what_there_is(text: str) -> None:
+    with pytest.raises(lab.LabError, match=r"deb11, deb12, deb13.*h100x8-570"):
+        lab.Node.parse(text)
+
+
+@pytest.mark.parametrize(("gpu", "image"), [("simulated", "reg/node:deb12"), ("real", "reg/node:deb12-real")])
+def test_ready_images_are_taken_as_they_are(gpu: str, image: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLEET_NODE_IMAGE", "reg/node:{}")
+    assert lab.node_image("deb12", gpu) == image
