@@ -20,7 +20,7 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from lab.podman import podman
+from podman import podman
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterator

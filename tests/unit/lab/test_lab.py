@@ -5,13 +5,8 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
-import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "lab"))
 import lab
+import pytest
 
 
 def test_node_is_read_from_its_text() -> None:

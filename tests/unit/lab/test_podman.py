@@ -6,13 +6,10 @@
 from __future__ import annotations
 
 import stat
-import sys
 from pathlib import Path
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "lab"))
 import podman
+import pytest
 
 
 @pytest.fixture
