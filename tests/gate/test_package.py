@@ -55,9 +55,14 @@ def test_tarball_holds_no_clutter(installed: Path) -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("module", ["gpu_probe", "ssh_alias", "ssh_doctor", "fleet_lock", "fleet_snapshot"])
-def test_documentation_of_the_installed_collection(installed: Path, module: str) -> None:
-    text = run("ansible-doc", f"gpuops.fleet.{module}", cwd=installed, ANSIBLE_COLLECTIONS_PATH=str(installed))
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("module", name) for name in ("gpu_probe", "ssh_alias", "ssh_doctor", "fleet_lock", "fleet_snapshot")]
+    + [("inventory", "ssh_config")],
+)
+def test_documentation_of_the_installed_collection(installed: Path, kind: str, name: str) -> None:
+    paths = {"ANSIBLE_COLLECTIONS_PATH": str(installed)}
+    text = run("ansible-doc", "-t", kind, f"gpuops.fleet.{name}", cwd=installed, **paths)
     assert "gpuops.fleet" in text
 
 
