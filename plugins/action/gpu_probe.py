@@ -38,6 +38,12 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
+        asked = self._task.args.get("expect")
+        if isinstance(asked, dict) and isinstance(asked.get("min_driver"), float):
+            raise AnsibleActionFail(
+                f"expect.min_driver was read as the number {asked['min_driver']}, so a final 0 would be lost."
+                ' Next: write it in quotes, as in min_driver: "550.90.07"'
+            )
         _validation, options = self.validate_argument_spec(ARGUMENT_SPEC)
         expect = Expectations(**(options["expect"] or {}))
         if options["deadline"] < 1:

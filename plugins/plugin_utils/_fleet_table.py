@@ -63,7 +63,12 @@ def clones(nodes: list[Node]) -> list[list[Node]]:
 def cause_and_next(node: Node) -> tuple[str, str]:
     """Split a failure into what happened and the command to type."""
     parts = NEXT.split(" ".join(node.failure.split()))
-    return parts[0].strip(), parts[-1] if len(parts) > 1 else f"ansible-playbook site.yml --limit {node.host} -vvv"
+    cause = parts[0].strip()
+    if len(parts) > 1:
+        return cause, parts[-1]
+    if "interpreter" in cause and "not found" in cause:
+        return cause, f"ssh {node.alias} apt-get install python3"
+    return cause, f"ansible-playbook site.yml --limit {node.host} -vvv"
 
 
 def _row(node: Node) -> tuple[str, ...]:

@@ -30,10 +30,10 @@ class Holder:
     @classmethod
     def of(cls, pid: int) -> Holder:
         """Describe a process of this machine; it need not be there any more."""
-        # The same words for the same moment, whatever the user's locale is. /proc would not do on macOS.
+        # The same words for the same moment, whatever the user's locale and time zone are. macOS has no /proc.
         found = subprocess.run(
             ["ps", "-o", "lstart=", "-p", str(pid)],
-            env={**os.environ, "LC_ALL": "C"},
+            env={**os.environ, "LC_ALL": "C", "TZ": "UTC"},
             capture_output=True,
             text=True,
             check=False,

@@ -405,24 +405,44 @@ def test_guard_lets_the_key_in_again(settled_fleet: Fleet) -> None:
     assert node.sh("ls /run/gpuops-sshd 2>/dev/null || true") == ""
 
 
-def test_hardening_that_would_lock_out(new_fleet: Fleet) -> None:
+@pytest.mark.parametrize(
+    ("foreign", "words"),
+    [
+        ("AllowUsers nobodyhere", "sshd would refuse root: AllowUsers nobodyhere"),
+        ("Port 2222", ":2222 is configured, and nothing listens there now"),
+        ("AuthorizedKeysFile /etc/ssh/keys/%u", "sshd would look for keys elsewhere"),
+        ("Match User root\n  PasswordAuthentication yes", "sshd would still say other than passwordauthentication no"),
+        ("NoSuchKeyword yes", "sshd rejects the files that are there already"),
+    ],
+    ids=lambda text: text.split()[0],
+)
+def test_hardening_that_would_lock_out(new_fleet: Fleet, foreign: str, words: str) -> None:
     node = new_fleet.nodes["gpu-1"]
     # Not in force yet: the reload of the hardening would make it so.
-    foreign = "/etc/ssh/sshd_config.d/10-foreign.conf"
-    node.sh(f"echo AllowUsers nobodyhere > {foreign}")
-    run = new_fleet.site()
+    path = "/etc/ssh/sshd_config.d/10-foreign.conf"
+    node.sh(f"cat > {path} <<'EOF'\n{foreign}\nEOF")
+    run = new_fleet.site("--limit", "gpu-1")
     assert run.rc == 2
-    assert list(run.complaints()) == ["gpu-1"]
     cause, command = run.complaints()["gpu-1"]
+    assert words in cause
     assert "put back" in cause
-    assert "gpu-1" in command
+    assert "ssh gpu-1" in command
     assert node.sh(f"ls {DROP_IN} 2>/dev/null || true") == ""
-    assert node.sh(f"cat {foreign}") == "AllowUsers nobodyhere\n"
-    assert run.is_complete("gpu-2")
-    node.sh(f"rm {foreign}; systemctl reload ssh")
+    assert node.sh(f"cat {path}") == f"{foreign}\n"
+    assert new_fleet.ssh_into("gpu-1").returncode == 0, "the door is as open as it was"
+    node.sh(f"rm {path}; systemctl reload ssh")
     again = new_fleet.site("--limit", "gpu-1")
     assert again.rc == 0
     assert again.is_complete("gpu-1")
+
+
+def test_drop_in_that_wins_over_ours_is_not_called_hardened(settled_fleet: Fleet) -> None:
+    node = settled_fleet.nodes["gpu-1"]
+    node.sh("echo PasswordAuthentication yes > /etc/ssh/sshd_config.d/00-a.conf; systemctl reload ssh")
+    run = settled_fleet.site()
+    assert run.rc == 2
+    assert "sshd would still say other than passwordauthentication no" in run.complaints()["gpu-1"][0]
+    assert run.is_complete("gpu-2")
 
 
 def wait_until(happened: Callable[[], bool], seconds: float, what: str) -> None:
