@@ -16,13 +16,17 @@ import fcntl
 import os
 import pwd
 import re
+import shutil
+import socket
 import stat
 import subprocess
 import tempfile
 import time
 import typing as t
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from ansible_collections.gpuops.fleet.plugins.module_utils import _ssh_failover as ssh_failover
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -61,11 +65,32 @@ NAMED_OPTIONS = {
     "Port": "port",
     "User": "user",
     "IdentityFile": "identity_file",
+    "CertificateFile": "certificate_file",
     "IdentitiesOnly": "identities_only",
     "HostKeyAlias": "host_key_alias",
     "UserKnownHostsFile": "known_hosts_file",
     "ProxyJump": "proxy_jump",
+    "LocalForward": "local_forward",
+    "RemoteForward": "remote_forward",
+    "DynamicForward": "dynamic_forward",
+    "ConnectTimeout": "connect_timeout",
+    "ControlMaster": "control_master",
+    "ControlPath": "control_path",
+    "ControlPersist": "control_persist",
 }
+# Seconds between two questions, and how many may stay without an answer. The kernel's own TCP keep-alives take no part
+# where a session is to outlive an outage.
+KEEPALIVE_PROFILES = {
+    "interactive": {"ServerAliveInterval": 60, "ServerAliveCountMax": 120, "TCPKeepAlive": False},
+    "bounded": {"ServerAliveInterval": 15, "ServerAliveCountMax": 4, "TCPKeepAlive": True},
+    "transfer": {"ServerAliveInterval": 5, "ServerAliveCountMax": 3, "TCPKeepAlive": True},
+}
+# The shortest sun_path of all systems with OpenSSH (macOS, BSD) with its final NUL, and what ssh appends to a path
+# while it makes the socket: a dot and 16 characters.
+SOCKET_BYTES = 104
+SOCKET_SUFFIX_BYTES = 17
+TOKEN = re.compile(r"%(.)|\$\{([^}]+)\}")
+UNKNOWN_KEYWORD = re.compile(r"Bad configuration option: (\S+)")
 WORDS = ("hostname", "user", "host_key_alias", "proxy_jump")
 BLOCK_KEYWORDS = ("host", "match", "include")
 COMPARED_AS_ASKED = ("hostname", "port", "user", "identityfile", "identitiesonly", "hostkeyalias")
@@ -99,6 +124,9 @@ class Alias:
 
     name: str
     settings: tuple[tuple[str, tuple[str, ...]], ...]
+    failover: ssh_failover.Failover | None = None
+    unknown: frozenset[str] = frozenset()
+    """Keywords in lower case that this ssh does not know and that are to be left out."""
 
 
 @dataclass(frozen=True)
@@ -150,9 +178,26 @@ def parse_alias(params: Mapping[str, t.Any]) -> Alias:
     for keyword, label in NAMED_OPTIONS.items():
         value = params.get(label)
         if value is not None:
+            if label == "control_persist" and value in ("True", "False"):
+                value = value == "True"
             add(label, keyword, value if isinstance(value, list) else [value])
+    timeout = params.get("connect_timeout")
+    if timeout is not None and timeout < 1:
+        refuse(f"connect_timeout {timeout} is not at least 1 second")
+    keepalive = params.get("keepalive")
+    if keepalive:
+        for label in ("interval", "count"):
+            if keepalive[label] is not None and keepalive[label] < 1:
+                refuse(f"keepalive: {label} {keepalive[label]} is not at least 1")
+        own = {"ServerAliveInterval": keepalive["interval"], "ServerAliveCountMax": keepalive["count"]}
+        for keyword, value in (KEEPALIVE_PROFILES[keepalive["profile"]] if keepalive["profile"] else own).items():
+            add("keepalive", keyword, [value])
+    try:
+        failover = ssh_failover.parse_failover(params.get("jump_hosts") or [], params.get("direct"))
+    except ssh_failover.FailoverError as exc:
+        refuse(str(exc))
     named = {keyword.lower(): label for keyword, label in NAMED_OPTIONS.items()}
-    seen: set[str] = set()
+    seen = {keyword.lower() for keyword, _values in settings}
     for keyword, value in (params.get("options") or {}).items():
         lower = keyword.lower()
         if not KEYWORD.match(keyword):
@@ -162,13 +207,81 @@ def parse_alias(params: Mapping[str, t.Any]) -> Alias:
         if lower in named:
             refuse(f"options: {keyword} has an option of its own, {named[lower]}")
         if lower in seen:
-            refuse(f"options: {keyword} is there twice, use one list")
+            refuse(f"options: {keyword} is there twice: use one list, or keepalive without it")
         seen.add(lower)
         values = value if isinstance(value, list) else [value]
         if not all(isinstance(item, (str, int, float)) for item in values):
             refuse(f"options: {keyword} is neither a scalar nor a list of scalars")
         add(f"options: {keyword}", keyword, values)
-    return Alias(name, tuple(settings))
+    ways = [keyword for keyword, _values in settings if keyword.lower() in ("proxyjump", "proxycommand")]
+    if failover and ways:
+        refuse(f"jump_hosts and {ways[0]} are two ways to the same host, keep one")
+    return Alias(name, tuple(settings), failover)
+
+
+def check_socket(alias: Alias) -> None:
+    """Refuse a ControlPath that does not fit into the address of a socket, for any plain name of an alias."""
+    settings = {keyword: values[0] for keyword, values in alias.settings}
+    control_path = settings.get("ControlPath", "none")
+    if control_path.lower() == "none":
+        return
+    user = current_user()
+    node = socket.gethostname()
+    for host in (name for name in alias.name.split() if is_plain(name)):
+        tokens = {
+            "%": "%",
+            "C": "0" * 40,
+            "L": node.split(".")[0],
+            "d": user.pw_dir,
+            "h": settings.get("HostName", host).replace("%h", host),
+            "i": str(user.pw_uid),
+            "j": settings.get("ProxyJump", ""),
+            "k": settings.get("HostKeyAlias", host),
+            "l": node,
+            "n": host,
+            "p": settings.get("Port", "22"),
+            "r": settings.get("User", user.pw_name),
+            "u": user.pw_name,
+        }
+
+        def expand(found: t.Match[str], tokens: Mapping[str, str] = tokens) -> str:
+            return tokens.get(found[1], "") if found[1] else os.environ.get(found[2], "")
+
+        path = TOKEN.sub(expand, re.sub(r"\A~(?=/)", lambda _found: user.pw_dir, control_path))
+        limit = SOCKET_BYTES - 1 - SOCKET_SUFFIX_BYTES
+        length = len(os.fsencode(path))
+        if length > limit:
+            raise AliasError(
+                f"alias {alias.name!r}: control_path {control_path!r} is {path!r} for {host}, {length} bytes; there is"
+                f" room for {limit}: {SOCKET_BYTES} in the address of a socket, less its end and the"
+                f" {SOCKET_SUFFIX_BYTES} that ssh appends for a moment. Use a shorter path, such as"
+                " control_path=~/.ssh/%C"
+            )
+
+
+def current_user() -> pwd.struct_passwd:
+    """The user this run acts as, in the database that ssh too takes the home directory from."""
+    try:
+        return pwd.getpwuid(os.geteuid())
+    except KeyError as exc:
+        raise AliasError(
+            f"this run has uid {os.geteuid()}, a user this machine does not know, and so ssh will not run either;"
+            f" see: getent passwd {os.geteuid()}"
+        ) from exc
+
+
+def find_user(name: str) -> pwd.struct_passwd:
+    """A user by name whom this run may act as."""
+    try:
+        user = pwd.getpwnam(name)
+    except KeyError as exc:
+        raise AliasError(f"owner {name!r}: this machine has no such user; see: getent passwd '{name}'") from exc
+    if os.geteuid() not in (0, user.pw_uid):
+        raise AliasError(
+            f"owner {name!r} has uid {user.pw_uid}, but this run has uid {os.geteuid()};"
+            f" run the module with become=true, or become_user={name}"
+        )
+    return user
 
 
 def parse_name(name: str) -> str:
@@ -204,10 +317,12 @@ def render_block(alias: Alias) -> str:
     lines = [f"Host {alias.name}"]
     for keyword, values in alias.settings:
         words = [_argument(keyword, value) for value in values]
+        start = "  # unknown to this ssh: " if keyword.lower() in alias.unknown else "  "
         lines += [
-            f"  {keyword} {argument}" for argument in (words if keyword.lower() in ONE_PER_LINE else [" ".join(words)])
+            f"{start}{keyword} {argument}"
+            for argument in (words if keyword.lower() in ONE_PER_LINE else [" ".join(words)])
         ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" + (ssh_failover.render_note(alias.failover) if alias.failover else "")
 
 
 def parse_own(content: bytes | None, path: str) -> OwnFile:
@@ -217,30 +332,77 @@ def parse_own(content: bytes | None, path: str) -> OwnFile:
         return OwnFile({}, frozenset())
     if not text.startswith(HEADER.split(":", 1)[0]):
         raise AliasError(f"{path} was not written by gpuops.fleet; move it away: mv {path} {path}.orig")
-    header, *blocks = re.split(r"^(?=Host )", text, flags=re.MULTILINE)
+    header, *blocks = re.split(r"^(?=Host |Match )", text, flags=re.MULTILINE)
     made = [line[len(MADE) :].split() for line in header.splitlines() if line.startswith(MADE)]
     return OwnFile(
-        {block.splitlines()[0][len("Host ") :]: block.rstrip("\n") + "\n" for block in blocks},
+        {
+            block.splitlines()[0][len("Host ") :]: block.rstrip("\n") + "\n"
+            for block in blocks
+            if block.startswith("Host ")
+        },
         frozenset(word for words in made for word in words),
     )
 
 
-def render_own(own: OwnFile) -> bytes:
-    """Render the own file; plain names come first, because in ssh_config the first match wins."""
+def failovers(own: OwnFile) -> dict[str, ssh_failover.Failover]:
+    """The aliases with jump hosts."""
+    found = {name: ssh_failover.read_note(block) for name, block in own.blocks.items()}
+    return {name: failover for name, failover in found.items() if failover}
+
+
+def check_loops(own: OwnFile) -> None:
+    """Refuse jump hosts that are reached through themselves: ssh would start itself without end."""
+    loop = ssh_failover.find_loop(failovers(own))
+    if loop:
+        raise AliasError(
+            f"jump_hosts: {' goes by '.join(loop)}, which has no end; both files are as before."
+            f" Take {loop[0]} out of the aliases with jump_hosts, for example by the pattern !{loop[0]}"
+        )
+
+
+def render_parts(own: OwnFile, probe: str) -> list[str]:
+    """Render all blocks; plain names come first, because in ssh_config the first match wins."""
+    jumps = failovers(own)
+    plain = [name for name in own.blocks if is_plain(name)]
+    parts = [own.blocks[name] for name in plain]
+    parts += ssh_failover.render_matches({name: jumps[name] for name in plain if name in jumps}, probe)
+    for name, block in own.blocks.items():
+        if not is_plain(name):
+            parts.append(block)
+            if name in jumps:
+                parts.append(ssh_failover.render_match([name], jumps[name], probe))
+    return parts
+
+
+def render_own(own: OwnFile, probe: str) -> bytes:
+    """Render the own file."""
     made = " ".join(part for part in MADE_PARTS if part in own.made)
-    ordered = sorted(own.blocks, key=lambda name: not is_plain(name))
-    parts = [HEADER + (f"{MADE}{made}\n" if made else ""), *(own.blocks[name] for name in ordered)]
+    parts = [HEADER + (f"{MADE}{made}\n" if made else ""), *render_parts(own, probe)]
     return "\n".join(parts).encode("utf-8", "surrogateescape")
+
+
+def probe_command(own_directory: str, path: str) -> str:
+    """The command of Match exec, to which the jump hosts are appended."""
+    check_quotable(path)
+    # sh, since a home may be mounted noexec
+    command = f"sh {_shell_word(os.path.join(own_directory, ssh_failover.SCRIPT_FILE))}"
+    if path == os.path.join(current_user().pw_dir, ".ssh", "config"):
+        return command
+    return f"{command} -F {_shell_word(path)}"
+
+
+def check_quotable(path: str) -> None:
+    """Refuse a path that ssh_config cannot name literally."""
+    bad = NOT_IN_INCLUDE.search(path)
+    if bad:
+        raise AliasError(
+            f"{path!r}: an Include line of ssh cannot name a path with {bad.group()!r}; set path to another directory"
+        )
 
 
 def include_line(own_path: str) -> bytes:
     """The Include line for the own file, without its line end."""
-    bad = NOT_IN_INCLUDE.search(own_path)
-    if bad:
-        raise AliasError(
-            f"{own_path!r}: an Include line of ssh cannot name a path with {bad.group()!r};"
-            " set path to another directory"
-        )
+    check_quotable(own_path)
     quote = '"' if re.search(r"\s", own_path) else ""
     return f"Include {quote}{own_path}{quote}".encode("utf-8", "surrogateescape")
 
@@ -283,7 +445,7 @@ def resolve(ssh: str, config: str, host: str, context: Sequence[str] = ()) -> di
             [ssh, "-G", "-F", config, *context, "--", host],
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            env={**os.environ, "LC_ALL": "C"},
+            env={**os.environ, "LC_ALL": "C", ssh_failover.DEPTH_VARIABLE: str(ssh_failover.MAX_DEPTH)},
             timeout=SSH_SECONDS,
             check=False,
             preexec_fn=_drop_privileges if os.getuid() != os.geteuid() else None,  # noqa: PLW1509
@@ -329,6 +491,8 @@ def verify(ssh: str, config: str, asked: Iterable[tuple[Alias, str]], scratch: s
             if keyword.lower() in COMPARED_AS_ASKED and not any(EXPANDED.search(value) for value in values)
         }
         others = [keyword.lower() for keyword, _values in alias.settings if keyword.lower() not in expected]
+        if alias.failover:
+            others.append("proxyjump")
         if others:
             # Only ssh knows its normal form of these: it says it of the block alone, for the same user, port and host.
             alone = resolve(ssh, _write_block(scratch, alias), host, _context(got))
@@ -343,6 +507,28 @@ def verify(ssh: str, config: str, asked: Iterable[tuple[Alias, str]], scratch: s
                 )
 
 
+def ssh_version(ssh: str) -> str:
+    """The release of the client, such as OpenSSH_9.2p1."""
+    result = subprocess.run([ssh, "-V"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    return result.stderr.decode("utf-8", "replace").replace(",", " ").partition(" ")[0].strip() or "ssh"
+
+
+def leave_out_unknown(ssh: str, aliases: Sequence[Alias], scratch: str) -> list[Alias]:
+    """The aliases with the keywords marked that this ssh does not know.
+
+    C(IgnoreUnknown) is of no use for this: in the block of one host it does not hold for the others, which fail then,
+    and at the top of the file, where the first value wins, it takes the place of the user's own.
+    """
+    path = os.path.join(scratch, "unknown")
+    _write_scratch(path, "".join(render_block(alias) for alias in aliases).encode("utf-8", "surrogateescape"))
+    try:
+        resolve(ssh, path, PROBE)
+    except AliasError as exc:
+        unknown = frozenset(UNKNOWN_KEYWORD.findall(str(exc)))
+        return [replace(alias, unknown=unknown) for alias in aliases]
+    return list(aliases)
+
+
 def check_blocks(ssh: str, aliases: Iterable[Alias], scratch: str) -> None:
     """Name the alias that ssh does not accept."""
     for alias in aliases:
@@ -351,17 +537,26 @@ def check_blocks(ssh: str, aliases: Iterable[Alias], scratch: str) -> None:
             resolve(ssh, _write_block(scratch, alias), host)
         except AliasError as exc:
             reason = str(exc).replace(f"{scratch}/block: ", "").replace(f"{scratch}/block ", "")
+            remedy = "Correct this alias, see: man ssh_config"
+            if UNKNOWN_KEYWORD.search(reason):
+                remedy = "Correct the keyword, update OpenSSH, or set ignore_unknown=true to leave it out here"
             raise AliasError(
-                f"alias {alias.name!r}: ssh rejects it: {reason}; both files are as before."
-                " Correct this alias, or see man ssh_config and ssh -V for what this ssh knows"
+                f"alias {alias.name!r}: {ssh_version(ssh)} rejects it: {reason}; both files are as before. {remedy}"
             ) from exc
+
+
+def check_changed(aliases: Sequence[Alias], own: OwnFile) -> None:
+    """Refuse what ssh notices only when it connects."""
+    for alias in aliases:
+        check_socket(alias)
+    check_loops(own)
 
 
 def verify_before_writing(ssh: str, aliases: Sequence[Alias], own: OwnFile, user_config: bytes, scratch: str) -> None:
     """Verify copies of both files, so that the real ones are never wrong for a moment."""
     own_copy = os.path.join(scratch, OWN_FILE)
     main_copy = os.path.join(scratch, "config")
-    _write_scratch(own_copy, render_own(own))
+    _write_scratch(own_copy, render_own(own, "true"))
     _write_scratch(main_copy, with_include(user_config, include_line(own_copy)))
     try:
         resolve(ssh, main_copy, PROBE)
@@ -439,6 +634,16 @@ def remove_empty(path: str) -> None:
     """Remove a directory unless something is in it."""
     with contextlib.suppress(OSError):
         os.rmdir(path)
+
+
+def has_other_mode(change: Change) -> bool:
+    """Whether a file that stays has another mode than it has to have."""
+    return bool(change.before and change.after) and stat.S_IMODE(os.stat(change.path).st_mode) != change.mode
+
+
+def remove_cache(script_path: str) -> None:
+    """Remove what the script for Match exec keeps."""
+    shutil.rmtree(script_path + ssh_failover.CACHE_SUFFIX, ignore_errors=True)
 
 
 def read_file(path: str) -> bytes | None:
@@ -553,13 +758,19 @@ def _argument(keyword: str, value: str) -> str:
     return f'"{value}"' if keyword.lower() not in VERBATIM and NEEDS_QUOTES.search(value) else value
 
 
+def _shell_word(path: str) -> str:
+    # In any shell; Include lines have no path with a quote.
+    return f"'{path}'" if re.search(r"[^A-Za-z0-9_./-]", path) else path
+
+
 def _context(got: Mapping[str, Sequence[str]]) -> list[str]:
     return ["-l", got["user"][0], "-p", got["port"][0], "-o", f"HostName={got['hostname'][0].replace('%', '%%')}"]
 
 
 def _write_block(scratch: str, alias: Alias) -> str:
     path = os.path.join(scratch, "block")
-    _write_scratch(path, render_block(alias).encode("utf-8", "surrogateescape"))
+    parts = render_parts(OwnFile({alias.name: render_block(alias)}, frozenset()), "true")
+    _write_scratch(path, "\n".join(parts).encode("utf-8", "surrogateescape"))
     return path
 
 

@@ -82,7 +82,7 @@ def test_same_name_twice_is_refused() -> None:
         ({"known_hosts_file": "/x#y"}, ['UserKnownHostsFile "/x#y"']),
         ({"options": {"ServerAliveInterval": 15, "Compression": True}}, ["ServerAliveInterval 15", "Compression yes"]),
         ({"options": {"SetEnv": ["A=b c", "B=d"]}}, ['SetEnv "A=b c" B=d']),
-        ({"options": {"LocalForward": ["1 a:1", "2 b:2"]}}, ["LocalForward 1 a:1", "LocalForward 2 b:2"]),
+        ({"local_forward": ["1 a:1", "2 b:2"]}, ["LocalForward 1 a:1", "LocalForward 2 b:2"]),
         ({"options": {"ProxyCommand": 'sh -c "nc %h %p" # x'}}, ['ProxyCommand sh -c "nc %h %p" # x']),
         ({"options": {"UserKnownHostsFile2": "x"}}, ["UserKnownHostsFile2 x"]),
     ],
@@ -105,7 +105,7 @@ def test_block(params: dict[str, t.Any], lines: list[str]) -> None:
         ({"proxy_jump": "bob@j1:2222,j2"}, "proxyjump", ["bob@j1:2222,j2"]),
         ({"options": {"SetEnv": ["A=b c", "B=#"]}}, "setenv", ["A=b c", "B=#"]),
         ({"options": {"SendEnv": "LANG LC_*"}}, "sendenv", ["LANG", "LC_*"]),
-        ({"options": {"LocalForward": ["1 a:1", "2 b:2"]}}, "localforward", ["1 [a]:1", "2 [b]:2"]),
+        ({"local_forward": ["1 a:1", "2 b:2"]}, "localforward", ["1 [a]:1", "2 [b]:2"]),
         ({"options": {"IPQoS": "lowdelay throughput"}}, "ipqos", ["lowdelay throughput"]),
         ({"options": {"RekeyLimit": ["1G", "1h"]}}, "rekeylimit", ["1073741824 3600"]),
         ({"options": {"ProxyCommand": "nc %h %p # x"}}, "proxycommand", ["nc %h %p # x"]),
@@ -124,14 +124,14 @@ def test_ssh_reads_a_block_as_asked(
 
 def test_own_file_is_read_back_byte_for_byte() -> None:
     first = ssh_alias.OwnFile(own("gpu-*", "gpu-1", "gpu-2 gpu-3").blocks, frozenset({"config", "directory"}))
-    content = ssh_alias.render_own(first)
+    content = ssh_alias.render_own(first, "true")
     again = ssh_alias.parse_own(content, "gpuops.conf")
     assert (again.blocks, again.made) == (first.blocks, first.made)
-    assert ssh_alias.render_own(again) == content
+    assert ssh_alias.render_own(again, "true") == content
 
 
 def test_wildcards_come_after_plain_names() -> None:
-    content = ssh_alias.render_own(own("gpu-*", "gpu-1", "gpu-? !gpu-3", "gpu-2")).decode()
+    content = ssh_alias.render_own(own("gpu-*", "gpu-1", "gpu-? !gpu-3", "gpu-2"), "true").decode()
     assert [line[5:] for line in content.splitlines() if line.startswith("Host ")] == [
         "gpu-1",
         "gpu-2",
@@ -185,7 +185,7 @@ def test_ssh_refusal_is_its_own_line(tmp_path: Path) -> None:
         ("Host gpu-1\n IdentityFile b\n IdentityFile a\n", {"identity_file": ["a", "b"]}, "identityfile"),
         ("Host gpu-1\n ProxyJump b\n", {"proxy_jump": "a"}, "proxyjump"),
         ("Host gpu-1\n SendEnv B A\n", {"options": {"SendEnv": "A"}}, "sendenv"),
-        ("Host gpu-1\n ControlPath /a-%r\n", {"options": {"ControlPath": "/b-%r"}}, "controlpath"),
+        ("Host gpu-1\n ControlPath /a-%r\n", {"control_path": "/b-%r"}, "controlpath"),
     ],
 )
 def test_verify_shows_asked_and_got(config: str, params: dict[str, t.Any], keyword: str, tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_verify_shows_asked_and_got(config: str, params: dict[str, t.Any], keywo
 @needs_ssh
 def test_verify_lets_the_users_own_settings_fill_in(tmp_path: Path) -> None:
     path = tmp_path / "config"
-    asked = alias(identity_file=["a"], options={"ControlPath": "/s/%r@%h:%p", "SendEnv": ["A"]})
+    asked = alias(identity_file=["a"], control_path="/s/%r@%h:%p", options={"SendEnv": ["A"]})
     path.write_text(
         ssh_alias.render_block(asked) + "Host *\n User bob\n Port 23\n HostName x.y\n IdentityFile b\n SendEnv B\n"
     )

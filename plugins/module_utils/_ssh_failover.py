@@ -1,0 +1,218 @@
+# Copyright (c) 2026, gpuops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Jump hosts that fail over, in terms of ssh_config(5) alone: Match exec and ProxyJump.
+
+This module util is PRIVATE to the collection.
+"""
+
+from __future__ import annotations
+
+import re
+import typing as t
+from dataclasses import dataclass
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+# Hidden from Include config.d/* in the user's own configuration, which would read it as ssh_config.
+SCRIPT_FILE = ".gpuops-reach"
+CACHE_SUFFIX = ".cache"
+# From this depth on the script says yes without a look: for checks of a file without the network.
+DEPTH_VARIABLE = "GPUOPS_REACH_DEPTH"
+MAX_DEPTH = 4
+
+JUMP_HOST = re.compile(
+    r"(?:[A-Za-z0-9_.+][A-Za-z0-9_.+-]*@)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.][A-Za-z0-9_.-]*)(?::(?P<port>[0-9]+))?\Z"
+)
+NOTE = re.compile(r"^  # jump_hosts: (?P<hosts>.+); direct: (?P<direct>allow|forbid)$", re.MULTILINE)
+
+# The address is asked of ssh at the time of each test, not written here: it may be that of an alias of the user's own,
+# which changes without a run of the module, and a stale address would take a jump host that is up for dead.
+SCRIPT = r"""#!/bin/sh
+# Managed by gpuops.fleet (module gpuops.fleet.ssh_alias); run by ssh for Match exec in gpuops.conf:
+#   .gpuops-reach [-F CONFIG] JUMP_HOST [EARLIER...]
+# Exit status 0: an SSH server answers at JUMP_HOST within 2 s, and none of the EARLIER ones is known to answer.
+# Each answer is kept for 5 s where the directory beside this file can be written.
+
+config=
+if [ "$1" = -F ]; then
+    config=$2
+    shift 2
+fi
+jump_host=$1
+shift
+cache=$0.cache
+
+# ssh -G below may run this file again, for jump hosts that have jump hosts.
+depth=${GPUOPS_REACH_DEPTH:-0}
+[ "$depth" -lt 4 ] || exit 0
+export GPUOPS_REACH_DEPTH=$((depth + 1))
+
+kept() {
+    time=
+    { read -r time answer <"$cache/$1"; } 2>/dev/null
+    case $time in '' | *[!0-9]*) return 1 ;; esac
+    age=$(($(date +%s) - time))
+    [ "$age" -ge 0 ] && [ "$age" -lt 5 ]
+}
+
+keep() {
+    umask 077
+    { mkdir -p "$cache" && echo "$(date +%s) $answer" >"$cache/$jump_host.$$" &&
+        mv -f "$cache/$jump_host.$$" "$cache/$jump_host"; } 2>/dev/null
+}
+
+# Set host and port to what ssh connects to first on its way to a jump host; they stay empty for a ProxyCommand.
+resolve() {
+    host=${1##*@} login=${1%"${1##*@}"} port=
+    case $host in
+    *\]) ;;
+    *:*) port=${host##*:} host=${host%:*} ;;
+    esac
+    host=${host#\[} host=${host%\]}
+    settings=$(ssh ${config:+-F "$config"} -G ${login:+-l "${login%@}"} ${port:+-p "$port"} -- "$host" 2>/dev/null) ||
+        return
+    host='' port='' next=''
+    while read -r keyword value; do
+        case $keyword in
+        hostname) host=$value ;;
+        port) port=$value ;;
+        proxyjump) next=${value%%,*} ;;
+        proxycommand) proxy_command=yes ;;
+        esac
+    done <<END
+$settings
+END
+}
+
+answers() {
+    proxy_command= next=$1
+    for _hop in 1 2 3 4 5 6 7 8; do
+        resolve "$next" || return
+        [ -n "$next" ] || break
+    done
+    # Nobody can tell what a ProxyCommand reaches but itself.
+    [ -z "$proxy_command" ] || return 0
+    if command -v timeout && command -v bash; then
+        timeout 2 bash -c 'exec 3<>"/dev/tcp/$0/$1" && read -r banner <&3 && [[ $banner == SSH-* ]]' "$host" "$port"
+    else
+        # No server has this type of key, so this ends after the banner.
+        case $(ssh-keyscan -T 2 -t ecdsa-sk -p "$port" -- "$host" 2>&1) in *SSH-*) ;; *) false ;; esac
+    fi
+} >/dev/null 2>&1 </dev/null
+
+for earlier in "$@"; do
+    if kept "$earlier" && [ "$answer" = up ]; then
+        exit 1
+    fi
+done
+if ! kept "$jump_host"; then
+    answer=down
+    if answers "$jump_host"; then
+        answer=up
+    fi
+    keep
+fi
+[ "$answer" = up ]
+"""
+
+
+class FailoverError(Exception):
+    """What is wrong with a list of jump hosts."""
+
+
+@dataclass(frozen=True)
+class Failover:
+    """Jump hosts in order of priority, and whether to connect directly when none is reachable."""
+
+    jump_hosts: tuple[str, ...]
+    direct: str
+
+
+def parse_failover(jump_hosts: Sequence[str], direct: str | None) -> Failover | None:
+    """Check the jump hosts of one alias as asked."""
+    for jump_host in jump_hosts:
+        found = JUMP_HOST.match(jump_host)
+        if not found:
+            raise FailoverError(f"jump_hosts: {jump_host!r} is not an alias or [user@]host[:port]")
+        if not 1 <= int(found["port"] or 22) <= 65535:
+            raise FailoverError(f"jump_hosts: the port of {jump_host!r} is not between 1 and 65535")
+    if len(set(jump_hosts)) != len(jump_hosts):
+        raise FailoverError(f"jump_hosts: one host twice in {', '.join(jump_hosts)}")
+    if direct and not jump_hosts:
+        raise FailoverError("direct says what to do without jump_hosts that answer, but there are no jump_hosts")
+    return Failover(tuple(jump_hosts), direct or "forbid") if jump_hosts else None
+
+
+def render_note(failover: Failover) -> str:
+    """The comment in the Host block of an alias from which its Match blocks are made."""
+    return f"  # jump_hosts: {' '.join(failover.jump_hosts)}; direct: {failover.direct}\n"
+
+
+def read_note(block: str) -> Failover | None:
+    """The jump hosts in the Host block of an alias."""
+    found = NOTE.search(block)
+    return Failover(tuple(found["hosts"].split()), found["direct"]) if found else None
+
+
+def render_match(names: Iterable[str], failover: Failover, probe: str) -> str:
+    """The Match blocks of aliases with the same jump hosts.
+
+    C(originalhost) comes first, so that the probe runs for these names only; the last block takes ProxyJump from
+    everything below, the user's own configuration included.
+    """
+    patterns = ",".join(pattern for name in names for pattern in name.split())
+    lines = []
+    for index, jump_host in enumerate(failover.jump_hosts):
+        tried = " ".join([jump_host, *failover.jump_hosts[:index]])
+        lines += [f'Match originalhost {patterns} exec "{probe} {tried}"', f"  ProxyJump {jump_host}"]
+    last = failover.jump_hosts[0] if failover.direct == "forbid" else "none"
+    return "\n".join([*lines, f"Match originalhost {patterns}", f"  ProxyJump {last}"]) + "\n"
+
+
+def render_matches(failovers: Mapping[str, Failover], probe: str) -> list[str]:
+    """The Match blocks of plain names, shared where the jump hosts are the same."""
+    names: dict[Failover, list[str]] = {}
+    for name, failover in failovers.items():
+        names.setdefault(failover, []).append(name)
+    return [render_match(same, failover, probe) for failover, same in names.items()]
+
+
+def find_loop(failovers: Mapping[str, Failover]) -> list[str]:
+    """Jump hosts that are reached through themselves, in order; empty if there are none."""
+    plain: dict[str, list[Failover]] = {}
+    others: list[tuple[str, Failover]] = []
+    for name, failover in failovers.items():
+        if re.search(r"[*?!]", name):
+            others.append((name, failover))
+        else:
+            for pattern in name.split():
+                plain.setdefault(pattern, []).append(failover)
+
+    def walk(jump_host: str, way: list[str]) -> list[str]:
+        if jump_host in way:
+            return [*way[way.index(jump_host) :], jump_host]
+        host = jump_host.rpartition("@")[2].partition(":")[0]
+        for failover in plain.get(host, []) + [item for name, item in others if matches(name, host)]:
+            for behind in failover.jump_hosts:
+                loop = walk(behind, [*way, jump_host])
+                if loop:
+                    return loop
+        return []
+
+    loops = (walk(jump_host, []) for failover in dict.fromkeys(failovers.values()) for jump_host in failover.jump_hosts)
+    return next((loop for loop in loops if loop), [])
+
+
+def matches(name: str, host: str) -> bool:
+    """Whether the patterns of a Host line match a host name."""
+    found = False
+    for pattern in name.split():
+        expression = re.escape(pattern.lstrip("!")).replace(r"\*", ".*").replace(r"\?", ".")
+        if re.fullmatch(expression, host):
+            if pattern.startswith("!"):
+                return False
+            found = True
+    return found
