@@ -36,7 +36,7 @@ SCRIPT = r"""#!/bin/sh
 # Exit status 0: an SSH server answers at JUMP_HOST within 2 s, and none of the EARLIER ones is known to answer.
 # Each answer is kept for 5 s where the directory beside this file can be written.
 
-config=
+config=''
 if [ "$1" = -F ]; then
     config=$2
     shift 2
@@ -51,7 +51,7 @@ depth=${GPUOPS_REACH_DEPTH:-0}
 export GPUOPS_REACH_DEPTH=$((depth + 1))
 
 kept() {
-    time=
+    time=''
     { read -r time answer <"$cache/$1"; } 2>/dev/null
     case $time in '' | *[!0-9]*) return 1 ;; esac
     age=$(($(date +%s) - time))
@@ -66,7 +66,7 @@ keep() {
 
 # Set host and port to what ssh connects to first on its way to a jump host; they stay empty for a ProxyCommand.
 resolve() {
-    host=${1##*@} login=${1%"${1##*@}"} port=
+    host=${1##*@} login=${1%"${1##*@}"} port=''
     case $host in
     *\]) ;;
     *:*) port=${host##*:} host=${host%:*} ;;
@@ -88,20 +88,23 @@ END
 }
 
 answers() {
-    proxy_command= next=$1
+    proxy_command='' next=$1
     for _hop in 1 2 3 4 5 6 7 8; do
         resolve "$next" || return
         [ -n "$next" ] || break
     done
     # Nobody can tell what a ProxyCommand reaches but itself.
     [ -z "$proxy_command" ] || return 0
-    if command -v timeout && command -v bash; then
-        timeout 2 bash -c 'exec 3<>"/dev/tcp/$0/$1" && read -r banner <&3 && [[ $banner == SSH-* ]]' "$host" "$port"
-    else
-        # No server has this type of key, so this ends after the banner.
-        case $(ssh-keyscan -T 2 -t ecdsa-sk -p "$port" -- "$host" 2>&1) in *SSH-*) ;; *) false ;; esac
-    fi
-} >/dev/null 2>&1 </dev/null
+    # No server has an ecdsa-sk key, so that ends soon after the banner; OpenSSH before 8.2 does not know the type.
+    for type in ecdsa-sk ed25519; do
+        case $(ssh-keyscan -T 2 -t "$type" -p "$port" -- "$host" 2>&1) in
+        *SSH-*) return 0 ;;
+        *nknown\ key\ type*) ;;
+        *) return 1 ;;
+        esac
+    done
+    return 1
+}
 
 for earlier in "$@"; do
     if kept "$earlier" && [ "$answer" = up ]; then

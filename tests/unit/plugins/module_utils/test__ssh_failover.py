@@ -1,0 +1,339 @@
+# Copyright (c) 2026, gpuops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import threading
+import time
+import typing as t
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from ansible_collections.gpuops.fleet.plugins.module_utils import _ssh_failover as ssh_failover
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SSH = shutil.which("ssh") or ""
+needs_ssh = pytest.mark.skipif(not SSH, reason="no OpenSSH client on this machine")
+
+
+def failover(*jump_hosts: str, direct: str = "forbid") -> ssh_failover.Failover:
+    return ssh_failover.Failover(jump_hosts, direct)
+
+
+@pytest.mark.parametrize(
+    "jump_host",
+    ["a", "jump-1.example.org", "192.0.2.1", "bob@a", "bob@a:2222", "a:22", "[2001:db8::1]", "bob@[::1]:22", "b.ob@a"],
+)
+def test_jump_host(jump_host: str) -> None:
+    assert ssh_failover.parse_failover([jump_host], None) == failover(jump_host)
+
+
+@pytest.mark.parametrize(
+    ("jump_hosts", "direct", "reason"),
+    [
+        (["a b"], None, "not an alias"),
+        (["a,b"], None, "not an alias"),
+        (["-oProxyCommand=x"], None, "not an alias"),
+        (["bob@-x"], None, "not an alias"),
+        (["a'"], None, "not an alias"),
+        (["$(id)"], None, "not an alias"),
+        (["%h"], None, "not an alias"),
+        (["a\n"], None, "not an alias"),
+        (["../a"], None, "not an alias"),
+        (["2001:db8::1"], None, "not an alias"),
+        (["a:0"], None, "not between 1 and 65535"),
+        (["a:65536"], None, "not between 1 and 65535"),
+        (["a", "b", "a"], None, "twice"),
+        ([], "allow", "no jump_hosts"),
+    ],
+)
+def test_refused(jump_hosts: list[str], direct: str | None, reason: str) -> None:
+    with pytest.raises(ssh_failover.FailoverError, match=reason):
+        ssh_failover.parse_failover(jump_hosts, direct)
+
+
+@pytest.mark.parametrize("direct", ["allow", "forbid"])
+def test_note_is_read_back(direct: str) -> None:
+    asked = failover("a", "bob@[::1]:22", direct=direct)
+    assert ssh_failover.read_note(f"Host x\n  Port 22\n{ssh_failover.render_note(asked)}") == asked
+    assert ssh_failover.read_note("Host x\n  Port 22\n") is None
+
+
+@pytest.mark.parametrize(("direct", "last"), [("forbid", "a"), ("allow", "none")])
+def test_match_blocks(direct: str, last: str) -> None:
+    assert ssh_failover.render_match(["gpu-1 gpu-2", "gpu-*"], failover("a", "b", direct=direct), "reach") == (
+        'Match originalhost gpu-1,gpu-2,gpu-* exec "reach a"\n'
+        "  ProxyJump a\n"
+        'Match originalhost gpu-1,gpu-2,gpu-* exec "reach b a"\n'
+        "  ProxyJump b\n"
+        "Match originalhost gpu-1,gpu-2,gpu-*\n"
+        f"  ProxyJump {last}\n"
+    )
+
+
+def test_match_blocks_are_shared_by_equal_lists_only() -> None:
+    asked = {
+        "1": failover("a", "b"),
+        "2": failover("b", "a"),
+        "3": failover("a", "b"),
+        "4": failover("a", "b", direct="allow"),
+    }
+    parts = ssh_failover.render_matches(asked, "reach")
+    assert [part.split()[2] for part in parts] == ["1,3", "2", "4"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "loop"),
+    [
+        ({"gpu-1": ["a", "b"], "a": ["c"], "b": ["c"]}, []),
+        ({"gpu-* !gpu-1": ["gpu-1"]}, []),
+        ({"gpu-1": ["gpu-1"]}, ["gpu-1", "gpu-1"]),
+        ({"gpu-*": ["gpu-1"]}, ["gpu-1", "gpu-1"]),
+        ({"gpu-?": ["bob@gpu-1:2222"]}, ["bob@gpu-1:2222", "bob@gpu-1:2222"]),
+        ({"x": ["a"], "a": ["c", "b"], "b z": ["a"]}, ["a", "b", "a"]),
+    ],
+)
+def test_loop(asked: dict[str, list[str]], loop: list[str]) -> None:
+    assert ssh_failover.find_loop({name: failover(*jumps) for name, jumps in asked.items()}) == loop
+
+
+@needs_ssh
+@pytest.mark.parametrize(
+    "name", ["a", "a b", "*", "gpu-*", "gpu-* !gpu-1", "!gpu-1 gpu-?", "g*-1", "[ab]", "a.b", "a*"]
+)
+def test_patterns_match_as_in_ssh(name: str, tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text(f"Host {name}\n  Port 7\n")
+    for host in ("a", "b", "gpu-1", "gpu-2", "gpu-10", "axb", "a.b"):
+        assert ssh_failover.matches(name, host) == ("\nport 7\n" in ask(config, host)), host
+
+
+def ask(config: Path, host: str, **environment: str) -> str:
+    return subprocess.run(
+        [SSH, "-G", "-F", str(config), host],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, **environment},
+    ).stdout
+
+
+@dataclass
+class Server:
+    """What listens on a port: says the banner, or nothing where there is none."""
+
+    banner: bytes = b"SSH-2.0-Test\r\n"
+    visits: int = 0
+    listener: socket.socket = field(default_factory=lambda: socket.create_server(("127.0.0.1", 0)))
+    open: list[socket.socket] = field(default_factory=list)
+
+    @property
+    def port(self) -> int:
+        return t.cast("int", self.listener.getsockname()[1])
+
+    def serve(self) -> None:
+        while True:
+            try:
+                connection, _address = self.listener.accept()
+            except OSError:
+                return
+            self.visits += 1
+            connection.sendall(self.banner)
+            self.open.append(connection)
+            if self.banner:
+                connection.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        # Only a shutdown wakes the thread up.
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        for connection in self.open:
+            connection.close()
+
+
+@pytest.fixture
+def servers() -> Iterator[dict[str, Server]]:
+    started = {"a": Server(), "b": Server(), "mute": Server(b""), "other": Server(b"HTTP/1.1 400 Bad Request\r\n\r\n")}
+    for server in started.values():
+        threading.Thread(target=server.serve, daemon=True).start()
+    yield started
+    for server in started.values():
+        if server.listener.fileno() >= 0:
+            server.close()
+
+
+@pytest.fixture
+def script(tmp_path: Path, servers: dict[str, Server]) -> Path:
+    """The script with aliases for the servers, beside a configuration in which gpu-1 goes by a or b."""
+    path = tmp_path / "a b" / ssh_failover.SCRIPT_FILE
+    path.parent.mkdir()
+    path.write_text(ssh_failover.SCRIPT)
+    probe = f"sh '{path}' -F '{tmp_path}/config'"
+    (tmp_path / "config").write_text(
+        "".join(f"Host {name}\n  HostName 127.0.0.1\n  Port {server.port}\n" for name, server in servers.items())
+        + "Host behind-a\n  ProxyJump a,nonsense.invalid\nHost behind-mute\n  ProxyJump mute\n"
+        + "Host round\n  ProxyJump round-2\nHost round-2\n  ProxyJump round\n"
+        + "Host command\n  ProxyCommand false\n"
+        + ssh_failover.render_match(["gpu-1"], failover("a", "b"), probe)
+        + ssh_failover.render_match(["free"], failover("a", "b", direct="allow"), probe)
+        + ssh_failover.render_match(["endless"], failover("endless-2"), probe)
+        + ssh_failover.render_match(["endless-2"], failover("endless"), probe)
+        + "Host gpu-* free\n  ProxyJump of-the-user\n"
+    )
+    return path
+
+
+def run(script: Path, *arguments: str, shell: str = "sh", **environment: str) -> bool:
+    command = [*shell.split(), str(script), "-F", str(script.parent.parent / "config"), *arguments]
+    result = subprocess.run(command, capture_output=True, env={**os.environ, **environment}, timeout=20, check=False)
+    assert (result.stdout, result.stderr) == (b"", b"")
+    return result.returncode == 0
+
+
+def proxy_jump(script: Path, host: str) -> str:
+    found = re.search("^proxyjump (.+)$", ask(script.parent.parent / "config", host), re.MULTILINE)
+    return found[1] if found else "none"
+
+
+@needs_ssh
+@pytest.mark.parametrize("shell", ["sh", "bash --posix", "busybox sh"])
+@pytest.mark.parametrize(
+    ("jump_host", "expected"),
+    [
+        ("a", True),
+        ("bob@b", True),
+        ("a:1", False),
+        ("bob@127.0.0.1:PORT", True),
+        ("[127.0.0.1]:PORT", True),
+        ("[::1]:1", False),
+        ("other", False),
+        ("nonsense.invalid", False),
+        ("command", True),
+        ("behind-a", True),
+    ],
+)
+def test_answer(script: Path, servers: dict[str, Server], shell: str, jump_host: str, expected: bool) -> None:
+    if not shutil.which(shell.split()[0]):
+        pytest.skip(f"no {shell.split()[0]} on this machine")
+    jump_host = jump_host.replace("PORT", str(servers["a"].port))
+    assert run(script, jump_host, shell=shell) is expected
+
+
+@needs_ssh
+@pytest.mark.parametrize("jump_host", ["mute", "behind-mute"])
+def test_a_server_that_accepts_but_is_hung_costs_two_seconds(script: Path, jump_host: str) -> None:
+    start = time.monotonic()
+    assert not run(script, jump_host)
+    assert 1.5 < time.monotonic() - start < 4
+    start = time.monotonic()
+    assert not run(script, jump_host)
+    assert time.monotonic() - start < 1
+
+
+@needs_ssh
+@pytest.mark.parametrize(("host", "without"), [("gpu-1", "a"), ("free", "none")])
+def test_the_first_that_answers_wins_and_each_recovers(
+    script: Path, servers: dict[str, Server], host: str, without: str
+) -> None:
+    cache = Path(f"{script}{ssh_failover.CACHE_SUFFIX}")
+    port = servers["a"].port
+    seen = [proxy_jump(script, host)]
+    for down in ("a", "b"):
+        servers[down].close()
+        shutil.rmtree(cache)
+        seen.append(proxy_jump(script, host))
+    servers["a"] = Server(listener=socket.create_server(("127.0.0.1", port)))
+    threading.Thread(target=servers["a"].serve, daemon=True).start()
+    shutil.rmtree(cache)
+    seen.append(proxy_jump(script, host))
+    assert seen == ["a", "b", without, "a"]
+
+
+@needs_ssh
+def test_other_names_are_left_alone_and_cost_nothing(script: Path, servers: dict[str, Server]) -> None:
+    for host in ("a", "gpu-2", "elsewhere"):
+        assert proxy_jump(script, host) == ("of-the-user" if host == "gpu-2" else "none")
+    assert {server.visits for server in servers.values()} == {0}
+
+
+@needs_ssh
+def test_one_answer_serves_a_fleet_and_no_later_jump_host_is_asked(script: Path, servers: dict[str, Server]) -> None:
+    assert [proxy_jump(script, "gpu-1") for _node in range(3)] == ["a"] * 3
+    assert (servers["a"].visits, servers["b"].visits) == (1, 0)
+    servers["a"].close()
+    assert proxy_jump(script, "gpu-1") == "a"
+
+
+@needs_ssh
+@pytest.mark.parametrize(
+    ("kept", "expected"),
+    [("{now} down", False), ("{old} down", True), ("{future} down", True), ("", True), ("x down", True), ("7", True)],
+)
+def test_answers_are_kept_for_seconds(script: Path, kept: str, expected: bool) -> None:
+    cache = Path(f"{script}{ssh_failover.CACHE_SUFFIX}")
+    cache.mkdir()
+    now = int(time.time())
+    (cache / "a").write_text(kept.format(now=now, old=now - 6, future=now + 60))
+    assert run(script, "a") is expected
+
+
+@needs_ssh
+def test_without_a_place_to_keep_answers(script: Path, servers: dict[str, Server]) -> None:
+    Path(f"{script}{ssh_failover.CACHE_SUFFIX}").touch()
+    assert [proxy_jump(script, "gpu-1") for _node in range(2)] == ["a"] * 2
+    assert servers["a"].visits == 2
+    servers["a"].close()
+    assert proxy_jump(script, "gpu-1") == "b"
+
+
+@needs_ssh
+def test_many_at_once(script: Path) -> None:
+    command = ["sh", str(script), "-F", str(script.parent.parent / "config"), "a"]
+    started = [subprocess.Popen(command, stderr=subprocess.PIPE) for _index in range(20)]
+    assert [(process.communicate()[1], process.returncode) for process in started] == [(b"", 0)] * 20
+    assert [path.name for path in Path(f"{script}{ssh_failover.CACHE_SUFFIX}").iterdir()] == ["a"]
+
+
+@needs_ssh
+def test_jump_hosts_with_jump_hosts(script: Path, servers: dict[str, Server]) -> None:
+    servers["a"].close()
+    assert run(script, "gpu-1")
+    servers["b"].close()
+    shutil.rmtree(f"{script}{ssh_failover.CACHE_SUFFIX}")
+    assert not run(script, "gpu-1")
+
+
+@needs_ssh
+@pytest.mark.parametrize("host", ["round", "endless"])
+def test_jump_hosts_in_a_circle_end(script: Path, host: str) -> None:
+    start = time.monotonic()
+    assert proxy_jump(script, host)
+    run(script, host)
+    assert time.monotonic() - start < 5
+
+
+@needs_ssh
+def test_a_check_without_the_network(script: Path, servers: dict[str, Server]) -> None:
+    servers["a"].close()
+    depth = {ssh_failover.DEPTH_VARIABLE: str(ssh_failover.MAX_DEPTH)}
+    assert "\nproxyjump a\n" in ask(script.parent.parent / "config", "gpu-1", **depth)
+
+
+def test_shellcheck(tmp_path: Path) -> None:
+    shellcheck = shutil.which("shellcheck")
+    if not shellcheck:
+        pytest.skip("no shellcheck on this machine")
+    path = tmp_path / "script.sh"
+    path.write_text(ssh_failover.SCRIPT)
+    result = subprocess.run([shellcheck, str(path)], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (0, "")
