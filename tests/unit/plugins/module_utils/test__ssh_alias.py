@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import getpass
 import multiprocessing
 import os
 import shutil
@@ -26,6 +27,10 @@ def alias(name: str = "gpu-1", **params: t.Any) -> ssh_alias.Alias:
 
 def own(*names: str) -> ssh_alias.OwnFile:
     return ssh_alias.OwnFile({name: ssh_alias.render_block(alias(name, port=2222)) for name in names}, frozenset())
+
+
+def keepalive(profile: str | None = None, interval: int | None = None, count: int | None = None) -> dict[str, t.Any]:
+    return {"profile": profile, "interval": interval, "count": count}
 
 
 @pytest.mark.parametrize(
@@ -59,6 +64,16 @@ def own(*names: str) -> ssh_alias.OwnFile:
         ({"options": {"Port 22": "x"}}, "not an ssh_config keyword"),
         ({"options": {"Compression": None}}, "neither a scalar nor a list"),
         ({"options": {"SetEnv": {"A": "b"}}}, "neither a scalar nor a list"),
+        ({"options": {"LocalForward": "1 a:1"}}, "option of its own, local_forward"),
+        ({"local_forward": ["1 a:1\nProxyCommand x"]}, "newline"),
+        ({"connect_timeout": 0}, "not at least 1 second"),
+        ({"keepalive": keepalive(interval=0, count=1)}, "interval 0 is not at least 1"),
+        ({"keepalive": keepalive(interval=1, count=-1)}, "count -1 is not at least 1"),
+        ({"keepalive": keepalive("bounded"), "options": {"tcpkeepalive": True}}, "there twice"),
+        ({"jump_hosts": ["a b"]}, "not an alias"),
+        ({"jump_hosts": ["a"], "proxy_jump": "b"}, "ProxyJump are two ways"),
+        ({"jump_hosts": ["a"], "options": {"proxycommand": "b"}}, "proxycommand are two ways"),
+        ({"direct": "allow"}, "no jump_hosts"),
     ],
 )
 def test_refused_with_the_alias_and_the_reason(params: dict[str, t.Any], reason: str) -> None:
@@ -85,6 +100,26 @@ def test_same_name_twice_is_refused() -> None:
         ({"local_forward": ["1 a:1", "2 b:2"]}, ["LocalForward 1 a:1", "LocalForward 2 b:2"]),
         ({"options": {"ProxyCommand": 'sh -c "nc %h %p" # x'}}, ['ProxyCommand sh -c "nc %h %p" # x']),
         ({"options": {"UserKnownHostsFile2": "x"}}, ["UserKnownHostsFile2 x"]),
+        ({"certificate_file": ["a b", "c"]}, ['CertificateFile "a b"', "CertificateFile c"]),
+        ({"remote_forward": ["9", "10 a:1"]}, ["RemoteForward 9", "RemoteForward 10 a:1"]),
+        ({"dynamic_forward": ["1080", "[::1]:1081"]}, ["DynamicForward 1080", "DynamicForward [::1]:1081"]),
+        (
+            {"keepalive": keepalive("interactive")},
+            ["ServerAliveInterval 60", "ServerAliveCountMax 120", "TCPKeepAlive no"],
+        ),
+        ({"keepalive": keepalive("bounded")}, ["ServerAliveInterval 15", "ServerAliveCountMax 4", "TCPKeepAlive yes"]),
+        ({"keepalive": keepalive("transfer")}, ["ServerAliveInterval 5", "ServerAliveCountMax 3", "TCPKeepAlive yes"]),
+        (
+            {"keepalive": keepalive(interval=20, count=5), "options": {"TCPKeepAlive": False}},
+            ["ServerAliveInterval 20", "ServerAliveCountMax 5", "TCPKeepAlive no"],
+        ),
+        (
+            {"control_master": "auto", "control_path": "~/.ssh/%C", "control_persist": "10m", "connect_timeout": 5},
+            ["ConnectTimeout 5", "ControlMaster auto", "ControlPath ~/.ssh/%C", "ControlPersist 10m"],
+        ),
+        ({"control_persist": "True"}, ["ControlPersist yes"]),
+        ({"jump_hosts": ["a", "b"]}, ["# jump_hosts: a b; direct: forbid"]),
+        ({"jump_hosts": []}, []),
     ],
 )
 def test_block(params: dict[str, t.Any], lines: list[str]) -> None:
@@ -111,6 +146,14 @@ def test_block(params: dict[str, t.Any], lines: list[str]) -> None:
         ({"options": {"ProxyCommand": "nc %h %p # x"}}, "proxycommand", ["nc %h %p # x"]),
         ({"options": {"IdentityAgent": "/a b"}}, "identityagent", ["/a b"]),
         ({"options": {"GlobalKnownHostsFile": ["/a b", "/c"]}}, "globalknownhostsfile", ["/a b /c"]),
+        ({"certificate_file": ["/a b", "/c#d"]}, "certificatefile", ["/a b", "/c#d"]),
+        ({"remote_forward": ["9", "10 a:1"]}, "remoteforward", ["9 [socks]:0", "10 [a]:1"]),
+        ({"dynamic_forward": ["1080"]}, "dynamicforward", ["1080"]),
+        ({"keepalive": keepalive("interactive")}, "serveralivecountmax", ["120"]),
+        ({"connect_timeout": 5}, "connecttimeout", ["5"]),
+        ({"control_persist": "10m"}, "controlpersist", ["600"]),
+        ({"control_master": "auto"}, "controlmaster", ["auto"]),
+        ({"control_path": "/a b/%r"}, "controlpath", [f"/a b/{getpass.getuser()}"]),
     ],
 )
 def test_ssh_reads_a_block_as_asked(
@@ -122,8 +165,50 @@ def test_ssh_reads_a_block_as_asked(
     ssh_alias.verify(SSH, str(config), [(alias(**params), "gpu-1")], str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("params", "fits"),
+    [
+        ({"control_path": "/" + "x" * 85}, True),
+        ({"control_path": "/" + "x" * 86}, False),
+        ({"control_path": "/" + "é" * 43}, False),
+        ({"control_path": "/%C" + "x" * 45}, True),
+        ({"control_path": "/%C" + "x" * 46}, False),
+        ({"control_path": "/%r@%h:%p", "hostname": "h" * 60, "user": "u" * 21, "port": 22}, True),
+        ({"control_path": "/%r@%h:%p", "hostname": "h" * 60, "user": "u" * 22, "port": 22}, False),
+        ({"control_path": "/%h", "hostname": "%h." + "x" * 79}, True),
+        ({"control_path": "/%h", "hostname": "%h." + "x" * 80}, False),
+        ({"control_path": "/%%" + "x" * 84}, True),
+        ({"control_path": "${GPUOPS_TEST}/x"}, False),
+        ({"control_path": "~/" + "x" * 86}, False),
+        ({"control_path": "/%n%n", "name": "short " + "n" * 43}, False),
+        ({"control_path": "/" + "x" * 86, "name": "gpu-*"}, True),
+        ({"control_path": "none"}, True),
+    ],
+)
+def test_control_path_has_to_fit_into_a_socket(
+    params: dict[str, t.Any], fits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GPUOPS_TEST", "/" + "e" * 100)
+    asked = ssh_alias.parse_alias({"name": "gpu-1", **params})
+    if fits:
+        ssh_alias.check_socket(asked)
+    else:
+        with pytest.raises(ssh_alias.AliasError, match=r"[0-9]+ bytes; there is room for 86.*control_path=~/.ssh/%C"):
+            ssh_alias.check_socket(asked)
+
+
+def test_probe_names_the_configuration_that_is_not_the_default() -> None:
+    home = Path("~").expanduser()
+    assert ssh_alias.probe_command("/d/config.d", f"{home}/.ssh/config") == "sh /d/config.d/.gpuops-reach"
+    assert ssh_alias.probe_command("/a b", "/a b/config") == "sh '/a b/.gpuops-reach' -F '/a b/config'"
+    with pytest.raises(ssh_alias.AliasError, match="set path to another directory"):
+        ssh_alias.probe_command("/a", "/a/b'c")
+
+
 def test_own_file_is_read_back_byte_for_byte() -> None:
-    first = ssh_alias.OwnFile(own("gpu-*", "gpu-1", "gpu-2 gpu-3").blocks, frozenset({"config", "directory"}))
+    jumps = {name: ssh_alias.render_block(alias(name, jump_hosts=["a"])) for name in ("gpu-4", "gpu-5", "x-*", "y-*")}
+    blocks = {**own("gpu-*", "gpu-1", "gpu-2 gpu-3").blocks, **jumps}
+    first = ssh_alias.OwnFile(blocks, frozenset({"config", "directory"}))
     content = ssh_alias.render_own(first, "true")
     again = ssh_alias.parse_own(content, "gpuops.conf")
     assert (again.blocks, again.made) == (first.blocks, first.made)

@@ -10,14 +10,11 @@ import json
 import multiprocessing
 import os
 import pwd
-import random
 import resource
 import shutil
-import signal
 import stat
 import subprocess
 import tempfile
-import time
 import typing as t
 from pathlib import Path
 
@@ -352,6 +349,178 @@ def test_shadows_are_names_that_now_mean_another_place(config: Path) -> None:
         assert run(config, aliases=aliases)["shadows"] == ["gpu-1"]
 
 
+def test_exclusive_is_the_whole_truth(config: Path) -> None:
+    aliases = [GPU_1, {"name": "*-b", "user": "x"}, {"name": "gpu-*", "user": "y"}]
+    run(config, aliases=[*aliases, GPU_2])
+    assert run(config, aliases=aliases, exclusive=True)["changed"]
+    assert "\nhostname gpu-2\n" in resolve(config, "gpu-2")
+    assert "user x\n" in resolve(config, "gpu-b")
+    assert not run(config, aliases=aliases, exclusive=True)["changed"]
+    run(config, aliases=aliases[::-1], exclusive=True)
+    assert "user y\n" in resolve(config, "gpu-b")
+    run(config, **GPU_2, exclusive=True)
+    assert "\nport 22\n" in resolve(config, "gpu-1")
+
+
+def test_exclusive_with_an_empty_list_leaves_no_trace(config: Path) -> None:
+    before = tree(config.parent)
+    assert not run(config, aliases=[], exclusive=True)["changed"]
+    run(config, aliases=[GPU_1, GPU_2])
+    assert not run(config, aliases=[])["changed"]
+    assert run(config, check=True, aliases=[], exclusive=True)["changed"]
+    assert run(config, aliases=[], exclusive=True)["aliases"] == []
+    assert tree(config.parent) == before
+    assert "exclusive=true aliases=[]" in run(config, name="gpu-1", state="absent", exclusive=True)["msg"]
+
+
+def test_backup(config: Path) -> None:
+    before = config.read_bytes()
+    assert "backup_file" not in run(config, check=True, backup=True, **GPU_1)
+    backup = Path(run(config, backup=True, **GPU_1)["backup_file"])
+    assert (backup.parent, backup.read_bytes(), stat.S_IMODE(backup.stat().st_mode)) == (config.parent, before, 0o644)
+    assert "backup_file" not in run(config, backup=True, **GPU_2)
+
+
+def test_backup_of_nothing(tmp_path: Path) -> None:
+    assert "backup_file" not in run(tmp_path / ".ssh" / "config", backup=True, **GPU_1)
+
+
+def test_unknown_keywords(config: Path) -> None:
+    config.write_bytes(b"IgnoreUnknown UseKeychain\nHost *\n  UseKeychain yes\n")
+    aliases = [
+        {"name": "gpu-1", "port": 2201, "options": {"Future": "a b", "Compression": True}},
+        {"name": "gpu-2", "options": {"UseKeychain": "yes"}},
+    ]
+    message = run(config, aliases=aliases)["msg"]
+    assert f"alias 'gpu-1': {VERSION} rejects it: line 3: Bad configuration option: future" in message
+    assert "update OpenSSH, or set ignore_unknown=true" in message
+    assert run(config, aliases=aliases, ignore_unknown=True)["changed"]
+    assert not run(config, aliases=aliases, ignore_unknown=True)["changed"]
+    assert {"port 2201", "compression yes"} <= set(resolve(config, "gpu-1").splitlines())
+    assert '\n  # unknown to this ssh: Future "a b"\n' in (config.parent / "config.d" / "gpuops.conf").read_text()
+    bad = {"name": "gpu-3", "options": {"Future": "a", "Ciphers": "x"}}
+    assert "Bad SSH2 cipher spec" in run(config, **bad, ignore_unknown=True)["msg"]
+
+
+JUMPS: list[dict[str, t.Any]] = [
+    {"name": "a", "hostname": "127.0.0.1", "port": 1},
+    {"name": "gpu-1", "hostname": "10.0.0.1", "jump_hosts": ["a", "root@127.0.0.1:2"]},
+    {"name": "gpu-2", "jump_hosts": ["a", "root@127.0.0.1:2"], "direct": "forbid"},
+    {"name": "gpu-9 gpu-8", "jump_hosts": ["root@127.0.0.1:2"], "direct": "allow"},
+    {"name": "gpu-* !gpu-7", "jump_hosts": ["a"]},
+]
+
+
+def test_jump_hosts_come_and_go(config: Path) -> None:
+    config.write_bytes(USER_CONFIG + b"Host gpu-*\n  ProxyJump mine\nHost none\n  ProxyCommand of-the-user\n")
+    before, others = tree(config.parent), {host: resolve(config, host) for host in ("web", "gpu-7", "db", "a2", "none")}
+    run(config, aliases=JUMPS)
+    script = config.parent / "config.d" / ".gpuops-reach"
+    assert stat.S_IMODE(script.stat().st_mode) == 0o700
+    assert {host: resolve(config, host) for host in others} == others
+    seen = {host: resolve(config, host) for host in ("gpu-1", "gpu-2", "gpu-3", "gpu-8", "a")}
+    assert all("\nproxyjump a\n" in seen[host] for host in ("gpu-1", "gpu-2", "gpu-3"))
+    assert not any("proxyjump" in seen[host] or "proxycommand" in seen[host] for host in ("gpu-8", "a"))
+    assert (script.parent / ".gpuops-reach.cache").is_dir()
+    assert not run(config, aliases=JUMPS)["changed"]
+    script.chmod(0o600)
+    assert [diff["after_header"] for diff in run(config, aliases=JUMPS)["diff"]] == [str(script)]
+
+    assert not run(config, name="gpu-1", port=22, hostname="10.0.0.1").get("msg")
+    assert "\nproxyjump a\n" in resolve(config, "gpu-2")
+    names = [{"name": alias["name"]} for alias in JUMPS]
+    run(config, aliases=names[2:], state="absent")
+    assert sorted(path.name for path in script.parent.iterdir()) == ["gpuops.conf"]
+    run(config, aliases=JUMPS)
+    resolve(config, "gpu-2")
+    run(config, aliases=names, state="absent")
+    assert tree(config.parent) == before
+
+
+def test_jump_hosts_that_lead_back_are_refused(config: Path) -> None:
+    run(config, name="a", jump_hosts=["b"])
+    before = tree(config.parent)
+    message = run(config, name="*", jump_hosts=["a"])["msg"]
+    assert message.startswith("jump_hosts: b goes by a goes by b, which has no end") or message.startswith(
+        "jump_hosts: a goes by"
+    )
+    assert tree(config.parent) == before
+
+
+def test_jump_hosts_do_not_lose_to_another_alias(config: Path) -> None:
+    run(config, name="gpu-1", proxy_jump="c")
+    assert (
+        "alias gpu-1: asked for proxyjump a, but ssh -G gives c"
+        in run(config, name="gpu-1 gpu-2", jump_hosts=["a"])["msg"]
+    )
+
+
+def test_include_all_of_the_directory_is_no_danger(config: Path) -> None:
+    config.write_bytes(f"Include {config.parent}/config.d/*\n".encode() + USER_CONFIG)
+    run(config, aliases=JUMPS)
+    assert "\nproxyjump a\n" in resolve(config, "gpu-1")
+
+
+def test_default_path_is_that_of_the_user_database(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    args = {**GPU_1, "_ansible_check_mode": True}
+    output = io.StringIO()
+    with patch_module_args(args), contextlib.redirect_stdout(output), pytest.raises(SystemExit):
+        ssh_alias.main()
+    home = pwd.getpwuid(os.geteuid()).pw_dir
+    assert json.loads(output.getvalue())["path"] == f"{home}/.ssh/config"
+
+
+@needs_root
+def test_owner_is_who_acts(home_of_user: Path) -> None:
+    user = pwd.getpwnam("nobody")
+    run(home_of_user / ".ssh" / "config", owner="nobody", **GPU_1)
+    assert {item.stat().st_uid for item in home_of_user.rglob("*")} == {user.pw_uid}
+    args = {**GPU_1, "owner": "nobody"}
+    output = io.StringIO()
+    with patch_module_args(args), contextlib.redirect_stdout(output), pytest.raises(SystemExit):
+        ssh_alias.main()
+    if not Path(user.pw_dir).exists():
+        assert f"the directory {user.pw_dir} does not exist" in json.loads(output.getvalue())["msg"]
+
+
+def test_unknown_user(config: Path) -> None:
+    assert "no such user; see: getent passwd 'nobody-here'" in run(config, owner="nobody-here", **GPU_1)["msg"]
+
+
+def test_owner_needs_root(config: Path) -> None:
+    def work() -> None:
+        if os.geteuid() == 0:
+            os.setuid(pwd.getpwnam("nobody").pw_uid)
+        os._exit(0 if "become=true" in run(config, owner="root", **GPU_1)["msg"] else 1)
+
+    process = in_a_child(work)
+    process.join(30)
+    assert process.exitcode == 0
+
+
+def test_immutable(config: Path) -> None:
+    chattr = shutil.which("chattr")
+    if not chattr or subprocess.run([chattr, "+i", str(config)], capture_output=True, check=False).returncode:
+        pytest.skip("this user or file system cannot make a file immutable")
+    try:
+        before = tree(config.parent)
+        assert "Operation not permitted; both files are as before" in run(config, **GPU_1)["msg"]
+        assert tree(config.parent) == before
+    finally:
+        subprocess.run([chattr, "-i", str(config)], check=True)
+
+
+def test_ten_megabytes(config: Path) -> None:
+    content = USER_CONFIG + b"".join(b"Host n%d\n  Port 22\n" % index for index in range(500_000))
+    assert len(content) > 10_000_000
+    config.write_bytes(content)
+    assert run(config, **GPU_1)["changed"]
+    assert config.read_bytes().endswith(content)
+    run(config, name="gpu-1", state="absent")
+    assert config.read_bytes() == content
+
+
 def test_path_is_a_directory(tmp_path: Path) -> None:
     assert f"{tmp_path} is a directory, not a configuration; set path to" in run(tmp_path, **GPU_1)["msg"]
 
@@ -412,54 +581,6 @@ def test_full_disk_leaves_both_files_as_they_were(config: Path, limit: int) -> N
     assert tree(config.parent) == before
 
 
-def test_killed_run_leaves_the_old_or_the_new(
-    config: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("scratch")))
-    seed = 20260101
-    moments = random.Random(seed)
-    own = config.parent / "config.d" / "gpuops.conf"
-    versions = [[{"name": f"gpu-{index}", "port": 2300 + version} for index in range(3)] for version in range(2)]
-    contents = []
-    for version in versions:
-        run(config, aliases=version)
-        contents.append(own.read_bytes())
-    main = config.read_bytes()
-    killed = 0
-    for turn in range(40):
-
-        def work(aliases: list[dict[str, t.Any]] = versions[turn % 2]) -> None:
-            run(config, aliases=aliases)
-
-        process = in_a_child(work)
-        time.sleep(moments.uniform(0, 0.08))
-        os.kill(t.cast("int", process.pid), signal.SIGKILL)
-        process.join(30)
-        killed += process.exitcode == -signal.SIGKILL
-        assert own.read_bytes() in contents, f"seed {seed}, turn {turn}"
-        assert config.read_bytes() == main
-    assert killed
-    run(config, name="gpu-0", state="absent")
-    for name in ("gpu-1", "gpu-2"):
-        run(config, name=name, state="absent")
-    assert list(config.parent.rglob("*")) == [config]
-
-
-def test_two_writers_at_once_are_both_there(tmp_path: Path) -> None:
-    config = tmp_path / ".ssh" / "config"
-    for _round in range(8):
-        processes = [
-            in_a_child(lambda name=name: run(config, name=name, port=2222))  # type: ignore[misc]
-            for name in ("gpu-1", "gpu-2", "gpu-3")
-        ]
-        for process in processes:
-            process.join(60)
-        assert all("\nport 2222\n" in resolve(config, name) for name in ("gpu-1", "gpu-2", "gpu-3"))
-        for name in ("gpu-1", "gpu-2", "gpu-3"):
-            run(config, name=name, state="absent")
-        assert list(tmp_path.iterdir()) == []
-
-
 OTHERS = ("web", "gpu-9")
 words = st.sampled_from(["web", "db-*", "*", "gpu-*", "gpu-1", "!web", "gpu-9", '"db-1"', "x.example.org"])
 separators = st.sampled_from([" ", "\t", "  ", " = ", "="])
@@ -502,11 +623,20 @@ def config_lines(draw: st.DrawFn) -> str:
             )
         )
     if kind == "include":
-        return f"{indent}Include /nonexistent/gpuops-*.conf"
+        # A relative name is one below ~/.ssh of the user, so the test replaces DIRECTORY.
+        return indent + draw(
+            st.sampled_from(
+                ["Include /nonexistent/gpuops-*.conf", "Include=DIRECTORY/included", 'Include "DIRECTORY/inc*" /none']
+            )
+        )
     return draw(st.sampled_from(["", "# Host gpu-1", "  # comment"]))
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+# More of them: GPUOPS_EXAMPLES=5000 pytest ...
+EXAMPLES = int(os.environ.get("GPUOPS_EXAMPLES", "40"))
+
+
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     lines=st.lists(config_lines(), max_size=14),
     eol=st.sampled_from(["\n", "\r\n"]),
@@ -514,18 +644,29 @@ def config_lines(draw: st.DrawFn) -> str:
     first=st.fixed_dictionaries(
         {"port": st.integers(1, 65535)}, optional={"user": st.just("root"), "proxy_jump": st.just("j")}
     ),
+    included=st.lists(config_lines().filter(lambda line: "DIRECTORY" not in line), max_size=5),
+    jump=st.sampled_from([{}, {"jump_hosts": ["j", "k"]}, {"jump_hosts": ["j"], "direct": "allow"}]),
 )
 def test_other_names_mean_what_they_meant(
-    tmp_path: Path, lines: list[str], eol: str, last: bool, first: dict[str, t.Any]
+    tmp_path: Path,
+    lines: list[str],
+    eol: str,
+    last: bool,
+    first: dict[str, t.Any],
+    included: list[str],
+    jump: dict[str, t.Any],
 ) -> None:
     path = tmp_path / "config"
-    content = (eol.join(lines) + (eol if last and lines else "")).encode()
+    text = eol.join(lines).replace("DIRECTORY", str(tmp_path)) + (eol if last and lines else "")
+    content = text.encode()
     path.write_bytes(content)
+    (tmp_path / "included").write_bytes(eol.join(included).encode())
     before = {host: resolve(path, host) for host in OTHERS}
     options = {"SendEnv": ["A"], "Compression": True}
-    assert "msg" not in run(path, aliases=[{"name": "gpu-1", **first}, {"name": "gpu-2", "options": options}])
+    assert "msg" not in run(path, aliases=[{"name": "gpu-1", **first}, {"name": "gpu-2", "options": options, **jump}])
     assert {host: resolve(path, host) for host in OTHERS} == before
     assert f"\nport {first['port']}\n" in resolve(path, "gpu-1")
+    assert "\ncompression yes\n" in resolve(path, "gpu-2")
     assert "msg" not in run(path, name="gpu-2", hostname="192.0.2.9", identity_file=["/k"])
     assert {host: resolve(path, host) for host in OTHERS} == before
     assert "msg" not in run(path, aliases=[{"name": "gpu-1"}, {"name": "gpu-2"}], state="absent")
