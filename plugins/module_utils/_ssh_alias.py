@@ -244,10 +244,7 @@ def check_socket(alias: Alias) -> None:
             "u": user.pw_name,
         }
 
-        def expand(found: t.Match[str], tokens: Mapping[str, str] = tokens) -> str:
-            return tokens.get(found[1], "") if found[1] else os.environ.get(found[2], "")
-
-        path = TOKEN.sub(expand, re.sub(r"\A~(?=/)", lambda _found: user.pw_dir, control_path))
+        path = _expand(re.sub(r"\A~(?=/)", lambda _found: user.pw_dir, control_path), tokens)
         limit = SOCKET_BYTES - 1 - SOCKET_SUFFIX_BYTES
         length = len(os.fsencode(path))
         if length > limit:
@@ -748,6 +745,13 @@ def explain(error: OSError, path: str) -> str:
     directory = os.path.dirname(path)
     look = "df -h" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "ls -la"
     return f"{where}: {error.strerror}; both files are as before. Next: {look} '{directory}'"
+
+
+def _expand(text: str, tokens: Mapping[str, str]) -> str:
+    return TOKEN.sub(
+        lambda found: tokens.get(found[1], "") if found[1] else os.environ.get(found[2], ""),
+        text,
+    )
 
 
 def _text(value: t.Any) -> str:

@@ -398,7 +398,7 @@ def test_unknown_keywords(config: Path) -> None:
     assert not run(config, aliases=aliases, ignore_unknown=True)["changed"]
     assert {"port 2201", "compression yes"} <= set(resolve(config, "gpu-1").splitlines())
     assert '\n  # unknown to this ssh: Future "a b"\n' in (config.parent / "config.d" / "gpuops.conf").read_text()
-    bad = {"name": "gpu-3", "options": {"Future": "a", "Ciphers": "x"}}
+    bad: dict[str, t.Any] = {"name": "gpu-3", "options": {"Future": "a", "Ciphers": "x"}}
     assert "Bad SSH2 cipher spec" in run(config, **bad, ignore_unknown=True)["msg"]
 
 
@@ -581,6 +581,44 @@ def test_full_disk_leaves_both_files_as_they_were(config: Path, limit: int) -> N
     assert tree(config.parent) == before
 
 
+@pytest.mark.parametrize(
+    ("user_config", "expected"),
+    [
+        # Include: in a Host or a Match block it holds for that block; its own Host and Match lines end with the file.
+        ("Host web\n  Include DIRECTORY/port\n", {"web": "port 2201", "db": "port 22"}),
+        ("Match host web\n  Include DIRECTORY/port\n", {"web": "port 2201", "db": "port 22"}),
+        ("Host web\n  Include DIRECTORY/host-db\n  User bob\n", {"web": "user bob", "db": "user root"}),
+        ("Include DIRECTORY/host-db\nPort 2209\n", {"web": "port 2209", "db": "port 2202"}),
+        ("Include DIRECTORY/nested\n", {"db": "port 2202", "web": "port 22"}),
+        ("Include DIRECTORY/none-* DIRECTORY/port\n", {"web": "port 2201"}),
+        # The first value wins, and a negated pattern takes a host out of its line.
+        ("Host web\n  User a\nHost *\n  User b\n", {"web": "user a", "db": "user b"}),
+        ("Host * !db\n  Port 2203\n", {"web": "port 2203", "db": "port 22"}),
+        ("Match host=web\n  Port 2204\n", {"web": "port 2204", "db": "port 22"}),
+        ("Match originalhost web !user nobody-here\n  Port 2205\n", {"web": "port 2205"}),
+        # Comments at the end of a line, and words with blanks.
+        ("Host web # Host db\n  Port 2206 # 7\n", {"web": "port 2206", "db": "port 22"}),
+        ('Host "web"\n  IdentityFile "/a b" # c\n', {"web": "identityfile /a b"}),
+        # Tokens, in Match exec too.
+        ("Host web\n  HostName %h.example.org\n", {"web": "hostname web.example.org"}),
+        ('Match exec "test %n = web"\n  Port 2207\n', {"web": "port 2207", "db": "port 22"}),
+        ("Host web\n  HostName x\nMatch host x\n  Port 2208\n", {"web": "port 2208"}),
+    ],
+)
+@pytest.mark.parametrize("eol", ["\n", "\r\n"])
+def test_what_ssh_reads_stays_true(config: Path, user_config: str, expected: dict[str, str], eol: str) -> None:
+    for name, content in {
+        "port": "Port 2201\n",
+        "host-db": "Host db\n  Port 2202\n  User root\n",
+        "nested": f"Include {config.parent}/host-db\n",
+    }.items():
+        (config.parent / name).write_text(content)
+    config.write_bytes(user_config.replace("DIRECTORY", str(config.parent)).replace("\n", eol).encode())
+    run(config, aliases=[*JUMPS, {"name": "gpu-5", "options": {"SetEnv": ["A=b c"]}}])
+    for host, line in expected.items():
+        assert f"\n{line}\n" in f"\n{resolve(config, host)}", host
+
+
 OTHERS = ("web", "gpu-9")
 words = st.sampled_from(["web", "db-*", "*", "gpu-*", "gpu-1", "!web", "gpu-9", '"db-1"', "x.example.org"])
 separators = st.sampled_from([" ", "\t", "  ", " = ", "="])
@@ -633,7 +671,7 @@ def config_lines(draw: st.DrawFn) -> str:
 
 
 # More of them: GPUOPS_EXAMPLES=5000 pytest ...
-EXAMPLES = int(os.environ.get("GPUOPS_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("GPUOPS_EXAMPLES", "20"))
 
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
