@@ -306,7 +306,7 @@ def refuse_duplicates(names: Iterable[str]) -> None:
 
 def is_plain(name: str) -> bool:
     """Whether all patterns of the name are host names that can be asked for."""
-    return not re.search(r"[*?!]", name)
+    return not ("*" in name or "?" in name or "!" in name)
 
 
 def render_block(alias: Alias) -> str:
@@ -343,7 +343,8 @@ def parse_own(content: bytes | None, path: str) -> OwnFile:
 
 def failovers(own: OwnFile) -> dict[str, ssh_failover.Failover]:
     """The aliases with jump hosts."""
-    found = {name: ssh_failover.read_note(block) for name, block in own.blocks.items()}
+    # Without a regular expression for each of the many that have none.
+    found = {name: ssh_failover.read_note(block) for name, block in own.blocks.items() if ssh_failover.MARK in block}
     return {name: failover for name, failover in found.items() if failover}
 
 
@@ -426,7 +427,7 @@ def hosts_to_verify(aliases: Sequence[Alias], own: OwnFile) -> list[tuple[Alias,
         return hosts
     uses = Counter(host for name in own.blocks for host in name.split())
     shapes = {
-        (PLAIN_LINE.sub(r"\1", render_block(alias)), host if uses[host] > 1 else ""): (alias, host)
+        (PLAIN_LINE.sub(r"\1", own.blocks[alias.name]), host if uses[host] > 1 else ""): (alias, host)
         for alias, host in hosts
     }
     return list(shapes.values())

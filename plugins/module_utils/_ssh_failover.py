@@ -26,7 +26,8 @@ MAX_DEPTH = 4
 JUMP_HOST = re.compile(
     r"(?:[A-Za-z0-9_.+][A-Za-z0-9_.+-]*@)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.][A-Za-z0-9_.-]*)(?::(?P<port>[0-9]+))?\Z"
 )
-NOTE = re.compile(r"^  # jump_hosts: (?P<hosts>.+); direct: (?P<direct>allow|forbid)$", re.MULTILINE)
+MARK = "  # jump_hosts: "
+NOTE = re.compile(rf"^{MARK}(?P<hosts>.+); direct: (?P<direct>allow|forbid)$", re.MULTILINE)
 
 # The address is asked of ssh at the time of each test, not written here: it may be that of an alias of the user's own,
 # which changes without a run of the module, and a stale address would take a jump host that is up for dead.
@@ -151,7 +152,7 @@ def parse_failover(jump_hosts: Sequence[str], direct: str | None) -> Failover | 
 
 def render_note(failover: Failover) -> str:
     """The comment in the Host block of an alias from which its Match blocks are made."""
-    return f"  # jump_hosts: {' '.join(failover.jump_hosts)}; direct: {failover.direct}\n"
+    return f"{MARK}{' '.join(failover.jump_hosts)}; direct: {failover.direct}\n"
 
 
 def read_note(block: str) -> Failover | None:

@@ -526,9 +526,10 @@ def manage(module: AnsibleModule, ssh: str, path: str, aliases: list[ssh_alias.A
             target = os.path.realpath(path)
             if module.params["backup"] and main is not None and any(change.path == target for change in changes):
                 result["backup_file"] = module.backup_local(target)
+            plain = [alias for alias in changed_aliases if ssh_alias.is_plain(alias.name)]
             ssh_alias.commit(changes)
             try:
-                ssh_alias.verify(ssh, path, ssh_alias.hosts_to_verify(changed_aliases, own)[:1], scratch)
+                ssh_alias.verify(ssh, path, ssh_alias.hosts_to_verify(plain[:1], own)[:1], scratch)
             except ssh_alias.AliasError:
                 ssh_alias.undo(changes)
                 raise
@@ -596,7 +597,9 @@ def main() -> None:
         module.fail_json(msg=str(exc))
     except OSError as exc:
         module.fail_json(msg=ssh_alias.explain(exc, path))
-    module.exit_json(**result)
+    # Without the aliases as asked: for a large fleet Ansible would take longer over this echo than over the rest.
+    options = {option: value for option, value in module.params.items() if value is not None and option != "aliases"}
+    module.exit_json(**result, invocation={"module_args": options})
 
 
 if __name__ == "__main__":

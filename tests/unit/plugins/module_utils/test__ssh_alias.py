@@ -299,7 +299,8 @@ def test_few_names_are_all_verified() -> None:
 def test_many_names_are_verified_by_shape() -> None:
     aliases = [alias(f"gpu-{index}", hostname=f"10.0.0.{index}", port=1 + index) for index in range(1000)]
     aliases += [alias("odd", identity_file=["a"]), alias("gpu-x gpu-7", user="bob")]
-    hosts = [host for _alias, host in ssh_alias.hosts_to_verify(aliases, own(*(item.name for item in aliases)))]
+    blocks = {item.name: ssh_alias.render_block(item) for item in aliases}
+    hosts = [host for _alias, host in ssh_alias.hosts_to_verify(aliases, ssh_alias.OwnFile(blocks, frozenset()))]
     assert "odd" in hosts
     assert hosts.count("gpu-7") == 2
     assert len(hosts) == 5

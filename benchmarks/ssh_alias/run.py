@@ -1,0 +1,169 @@
+#!/usr/bin/env python3
+# Copyright (c) 2026, gpuops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Measure ssh_alias against a loop over community.general.ssh_config, and print a table.
+
+From the top of the repository: .venv/bin/python benchmarks/ssh_alias/run.py
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SIZES = (10, 1_000, 10_000)
+# One item of the loop takes about as long as a whole run of ssh_alias.
+LOOP_SIZES = (10, 100)
+LOOP_OF = 1_000
+REPEAT = 3
+
+SSH_ALIAS = """
+- hosts: localhost
+  gather_facts: false
+  tasks:
+    - gpuops.fleet.ssh_alias:
+        path: "{{ path }}"
+        aliases: "{{ aliases }}"
+"""
+LOOP = """
+- hosts: localhost
+  gather_facts: false
+  tasks:
+    - community.general.ssh_config:
+        ssh_config_file: "{{ path }}"
+        host: "{{ item.name }}"
+        hostname: "{{ item.hostname }}"
+        port: "{{ item.port | string }}"
+        remote_user: "{{ item.user }}"
+      loop: "{{ aliases }}"
+      loop_control: {label: "{{ item.name }}"}
+"""
+START = """
+- hosts: localhost
+  gather_facts: false
+  tasks:
+    - ansible.builtin.ping:
+"""
+
+
+def aliases(count: int) -> list[dict[str, object]]:
+    """A fleet of plain aliases."""
+    return [
+        {
+            "name": f"gpu-{index}",
+            "hostname": f"10.{index >> 16}.{index >> 8 & 255}.{index & 255}",
+            "port": 22,
+            "user": "root",
+        }
+        for index in range(count)
+    ]
+
+
+def play(directory: Path, playbook: str, count: int) -> tuple[float, float]:
+    """Seconds and MiB of the largest process of one ansible-playbook."""
+    (directory / "play.yml").write_text(playbook)
+    (directory / "vars.json").write_text(
+        json.dumps({"path": str(directory / ".ssh/config"), "aliases": aliases(count)})
+    )
+    (directory / "ansible.cfg").touch()
+    command = [
+        str(Path(sys.executable).parent / "ansible-playbook"),
+        *("-i", "localhost,", "-c", "local", "-e", f"ansible_python_interpreter={sys.executable}"),
+        *("-e", f"@{directory}/vars.json", str(directory / "play.yml")),
+    ]
+    start = time.monotonic()
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={
+            **os.environ,
+            "ANSIBLE_COLLECTIONS_PATH": f"{REPOSITORY}/.ansible/collections",
+            "ANSIBLE_CONFIG": str(directory / "ansible.cfg"),
+        },
+    )
+    output = process.stdout.read() if process.stdout else b""
+    _pid, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    seconds = time.monotonic() - start
+    if process.returncode:
+        raise SystemExit(output.decode()[-2000:])
+    return seconds, usage.ru_maxrss / 1024
+
+
+def median_play(playbook: str, count: int) -> tuple[float, float, float]:
+    """Median seconds of a first run and of one that changes nothing, and MiB of the largest process."""
+    first: list[float] = []
+    again: list[float] = []
+    memory: list[float] = []
+    for _round in range(REPEAT):
+        with tempfile.TemporaryDirectory() as name:
+            directory = Path(name)
+            (directory / ".ssh").mkdir()
+            for seconds in (first, again):
+                took, size = play(directory, playbook, count)
+                seconds.append(took)
+                memory.append(size)
+    return statistics.median(first), statistics.median(again), max(memory)
+
+
+def ssh_g(count: int) -> float:
+    """Median milliseconds of ssh -G for the last of so many aliases."""
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        (directory / ".ssh").mkdir()
+        play(directory, SSH_ALIAS, count)
+        took = []
+        for _round in range(15):
+            start = time.monotonic()
+            subprocess.run(
+                [shutil.which("ssh") or "ssh", "-G", "-F", str(directory / ".ssh/config"), f"gpu-{count - 1}"],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                check=True,
+            )
+            took.append(time.monotonic() - start)
+    return statistics.median(took) * 1000
+
+
+def main() -> None:
+    start = median_play(START, 1)[0]
+    print(f"Start of Ansible (one ping): {start:.2f} s\n")
+    print("| aliases | ping with the same variables | first run | times the start | times that ping", end="")
+    print(" | run without a change | largest process: ping, ssh_alias | ssh -G |")
+    print("| ---: " * 8 + "|")
+    seconds = {}
+    for count in SIZES:
+        ping, _again, ping_memory = median_play(START, count)
+        first, again, memory = median_play(SSH_ALIAS, count)
+        seconds[count] = first
+        print(f"| {count} | {ping:.2f} s | {first:.2f} s | {first / start:.2f} | {first / ping:.2f}", end="")
+        print(f" | {again:.2f} s | {ping_memory:.0f}, {memory:.0f} MiB | {ssh_g(count):.1f} ms |", flush=True)
+    print("\n| hosts | loop over community.general.ssh_config | ssh_alias | ratio |")
+    print("| ---: | ---: | ---: | ---: |")
+    loop = {}
+    for count in LOOP_SIZES:
+        with tempfile.TemporaryDirectory() as name:
+            directory = Path(name)
+            (directory / ".ssh").mkdir()
+            loop[count] = play(directory, LOOP, count)[0]
+        ours = seconds.get(count) or median_play(SSH_ALIAS, count)[0]
+        print(f"| {count} | {loop[count]:.1f} s | {ours:.2f} s | {loop[count] / ours:.0f} |", flush=True)
+    small, large = LOOP_SIZES
+    each = (loop[large] - loop[small]) / (large - small)
+    total = loop[small] + each * (LOOP_OF - small)
+    print(f"| {LOOP_OF} | {total:.0f} s (extrapolated, {each:.2f} s each) | {seconds[LOOP_OF]:.2f} s", end="")
+    print(f" | {total / seconds[LOOP_OF]:.0f} |")
+
+
+if __name__ == "__main__":
+    main()
