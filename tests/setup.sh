@@ -20,6 +20,8 @@ want mmdebstrap mmdebstrap
 want shellcheck shellcheck
 want ssh openssh-client
 want ps procps
+want rsync rsync
+want git git
 want busybox busybox
 # Some tests start an sshd of their own. Nobody's machine gets a server by running tests, except a CI machine.
 [ "${CI:-}" != true ] || want sshd openssh-server

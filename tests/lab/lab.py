@@ -4,11 +4,16 @@
 """Start and remove a lab: containers that look like freshly rented GPU machines.
 
     lab.py up --dir DIR gpu-1=deb12:h100x8-570 gpu-2=deb13:rtx4090x2-550 gpu-3=deb12:real
+    lab.py up --dir DIR bastion-1=deb12:none@door bastion-2=deb13:none@door gpu-1=deb12:t4x1-470@inside
     lab.py down --dir DIR
 
-A node runs systemd and sshd on a published loopback port. Root logs in by password, there is no key, and the host key
-is its own. Its GPUs are simulated (machine types: tests/lab/simulator/machines), or it is "real": NVIDIA's own tools
-and no driver. DIR/inventory is the inventory, with the password in it, beside the group_vars that users get.
+A node runs systemd and sshd, on a published port of 127.0.0.1 if nothing else is said. Root logs in by password, there
+is no key, and the host key is its own. Its GPUs are simulated (machine types: tests/lab/simulator/machines), or it is
+"real": NVIDIA's own tools and no driver; "none" has neither GPUs nor tools. DIR/inventory is the inventory, with the
+password in it, beside the group_vars that users get.
+
+@inside puts a node on a podman network that this machine has no address in, and @door on that one and on one that this
+machine reaches. The nodes without GPUs are the group bastion, and the jump hosts of those inside.
 
 FLEET_NODE_IMAGE=registry/name:{} takes ready node images instead of building them; {} becomes deb11, deb12, deb13, or
 deb12-real.
@@ -19,6 +24,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import hashlib
+import ipaddress
 import json
 import os
 import secrets
@@ -46,7 +52,9 @@ REAL = ["--security-opt=mask=/proc/driver/nvidia:/sys/module/nvidia:/sys/bus/pci
 HAND_OUT = """
 chpasswd
 machine=$1
-if [ "$machine" != real ]; then
+if [ "$machine" = none ]; then
+    rm -f /usr/local/bin/nvidia-smi
+elif [ "$machine" != real ]; then
     echo "$machine" > /etc/gpuops-lab/machine
     python3 /opt/gpuops-lab/simulator/sysroot.py --machine "$machine" --dest /opt/gpuops-lab/sysroot
     echo GPUOPS_SYSROOT=/opt/gpuops-lab/sysroot >> /etc/environment
@@ -60,24 +68,31 @@ done
 
 @dataclass(frozen=True)
 class Node:
-    """One machine of the lab: its name, its Debian release, and its GPUs."""
+    """One machine of the lab: its name, its Debian release, its GPUs, and where it is if not outside."""
 
     name: str
     release: str
     machine: str
+    place: str
 
     @classmethod
     def parse(cls, text: str) -> Node:
-        """Read NAME=RELEASE:MACHINE."""
+        """Read NAME=RELEASE:MACHINE[@PLACE]."""
         name, _equals, rest = text.partition("=")
-        release, _colon, machine = rest.partition(":")
+        release, _colon, rest = rest.partition(":")
+        machine, _at, place = rest.partition("@")
         known = sorted(path.stem for path in HERE.glob("simulator/machines/*.json"))
-        if not name or release not in SUITES or machine not in [*known, "real"]:
+        if (
+            not name
+            or release not in SUITES
+            or machine not in [*known, "none", "real"]
+            or place not in ("", "door", "inside")
+        ):
             raise LabError(
-                f"'{text}' is no node; wanted NAME=RELEASE:MACHINE with RELEASE one of {', '.join(SUITES)} "
-                f"and MACHINE one of real, {', '.join(known)}"
+                f"'{text}' is no node; wanted NAME=RELEASE:MACHINE[@PLACE] with RELEASE one of {', '.join(SUITES)}, "
+                f"MACHINE one of none, real, {', '.join(known)}, and PLACE one of door, inside"
             )
-        return cls(name, release, machine)
+        return cls(name, release, machine, place)
 
     @property
     def gpu(self) -> str:
@@ -145,18 +160,37 @@ def images(nodes: list[Node]) -> dict[Node, str]:
     return {node: image for found in built for node, image in found.items()}
 
 
-def start(node: Node, image: str, lab: str, password: str) -> int:
-    """Start one node as it would be handed out, and return the port of its sshd on 127.0.0.1."""
+def start(node: Node, image: str, lab: str, password: str, address: str) -> tuple[str, int]:
+    """Start one node as it would be handed out, and return the address and port of its sshd."""
     container = f"{lab}-{node.name}"
     real = REAL if node.machine == "real" else []
+    door = [f"--network={lab}-outside:ip={address}", f"--network={lab}-inside"]
+    network = {"": ["--publish=127.0.0.1::22"], "door": door, "inside": [f"--network={lab}-inside"]}[node.place]
     podman(
         "run", "--detach", "--name", container, "--hostname", node.name, "--label", f"{LABEL}={lab}",
-        "--systemd=always", "--publish", "127.0.0.1::22", *real, image, "/sbin/init",
+        "--systemd=always", *network, *real, image, "/sbin/init",
         probe_image=image,
     )  # fmt: skip
     hand_out = ["exec", "-i", container, "sh", "-ec", HAND_OUT, "sh", node.machine]
     podman(*hand_out, stdin=f"root:{password}\n", probe_image=image)
-    return int(podman("port", container, "22/tcp").strip().rpartition(":")[2])
+    if node.place == "":
+        return "127.0.0.1", int(podman("port", container, "22/tcp").strip().rpartition(":")[2])
+    if node.place == "door":
+        return address, 22
+    template = f'{{{{(index .NetworkSettings.Networks "{lab}-inside").IPAddress}}}}'
+    return podman("inspect", "--format", template, container).strip(), 22
+
+
+def networks(lab: str, count: int) -> list[str]:
+    """Make the network that this machine has no address in, and the one outside; return addresses of the latter.
+
+    A machine at the door keeps its address when it is started again. It publishes no port, since on a host with CNI
+    that may lead to its address inside.
+    """
+    podman("network", "create", "--internal", f"{lab}-inside")
+    podman("network", "create", f"{lab}-outside")
+    subnet = podman("network", "inspect", "--format", "{{(index .Subnets 0).Subnet}}", f"{lab}-outside").strip()
+    return [str(ipaddress.ip_network(subnet)[10 + number]) for number in range(count)]
 
 
 def lab_name(folder: Path) -> str:
@@ -174,25 +208,30 @@ def up(folder: Path, nodes: list[Node]) -> None:
     chosen = images(nodes)
     lab = lab_name(folder)
     password = secrets.token_urlsafe(12)
+    addresses = networks(lab, len(nodes)) if any(node.place for node in nodes) else [""] * len(nodes)
     with ThreadPoolExecutor(4) as pool:
-        ports = list(pool.map(lambda node: start(node, chosen[node], lab, password), nodes))
-    hosts = {
-        node.name: {
-            "ansible_host": "127.0.0.1",
+        places = list(
+            pool.map(lambda node, address: start(node, chosen[node], lab, password, address), nodes, addresses)
+        )
+    jump_hosts = [node.name for node in nodes if node.machine == "none"]
+    groups: dict[str, dict[str, dict[str, object]]] = {}
+    for node, (address, port) in zip(nodes, places):
+        group = groups.setdefault("bastion" if node.machine == "none" else "gpu", {})
+        group[node.name] = {
+            "ansible_host": address,
             "ansible_port": port,
             "ansible_password": password,
             "lab_container": f"{lab}-{node.name}",
             "ssh_bootstrap_dir": str(folder.resolve() / "home" / ".ssh"),
+            **({"ssh_bootstrap_jump_hosts": jump_hosts} if node.place == "inside" else {}),
         }
-        for node, port in zip(nodes, ports)
-    }
     group_vars = folder / "inventory" / "group_vars"
     group_vars.parent.mkdir(parents=True, exist_ok=True)
     if not group_vars.is_symlink():
         group_vars.symlink_to(REPOSITORY / "inventory" / "group_vars")
     inventory = group_vars.with_name("nodes.yml")
     inventory.touch(mode=0o600)
-    inventory.write_text(json.dumps({"gpu": {"hosts": hosts}}, indent=2) + "\n")
+    inventory.write_text(json.dumps({name: {"hosts": hosts} for name, hosts in groups.items()}, indent=2) + "\n")
 
 
 def down(folder: Path) -> None:
@@ -201,6 +240,9 @@ def down(folder: Path) -> None:
     found = podman("ps", "--all", "--quiet", "--filter", f"label={LABEL}={lab_name(folder)}").split()
     if found:
         podman("rm", "--force", "--time", "0", *found)
+    for place in ("inside", "outside"):
+        if exists("network", f"{lab_name(folder)}-{place}"):
+            podman("network", "rm", "--force", f"{lab_name(folder)}-{place}")
     (folder / "inventory" / "nodes.yml").unlink(missing_ok=True)
 
 
