@@ -95,6 +95,10 @@ WORDS = ("hostname", "user", "host_key_alias", "proxy_jump")
 BLOCK_KEYWORDS = ("host", "match", "include")
 COMPARED_AS_ASKED = ("hostname", "port", "user", "identityfile", "identitiesonly", "hostkeyalias")
 # OpenSSH adds these up line by line; of all other keywords it reads the first line only.
+# What of a block decides which machine ssh connects to, and on which way.
+WAY_LINE = re.compile(rf"^(?:  (?:HostName|Port|User|ProxyJump) |{ssh_failover.MARK}).*$", re.MULTILINE)
+# Without one of these there is no shared connection; an Include may lead to one.
+SHARES = re.compile(rb"^[ \t]*(?:ControlPath|Include)\b", re.IGNORECASE | re.MULTILINE)
 ONE_PER_LINE = ("identityfile", "certificatefile", "localforward", "remoteforward", "dynamicforward", "sendenv")
 # The rest of the line is one command, or several arguments that never hold a blank themselves.
 VERBATIM = (
@@ -438,20 +442,7 @@ def resolve(ssh: str, config: str, host: str, context: Sequence[str] = ()) -> di
 
     The system-wide configuration is not read.
     """
-    try:
-        result = subprocess.run(
-            [ssh, "-G", "-F", config, *context, "--", host],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            env={**os.environ, "LC_ALL": "C", ssh_failover.DEPTH_VARIABLE: str(ssh_failover.MAX_DEPTH)},
-            timeout=SSH_SECONDS,
-            check=False,
-            preexec_fn=_drop_privileges if os.getuid() != os.geteuid() else None,  # noqa: PLW1509
-        )
-    except subprocess.TimeoutExpired as exc:
-        raise AliasError(
-            f"no answer in {SSH_SECONDS} s (a Match exec or a name look-up of this file may hang)"
-        ) from exc
+    result = _run_ssh(ssh, config, ["-G", *context, "--", host])
     if result.returncode:
         lines = result.stderr.decode("utf-8", "replace").splitlines()
         raise AliasError(
@@ -462,6 +453,26 @@ def resolve(ssh: str, config: str, host: str, context: Sequence[str] = ()) -> di
         keyword, _blank, value = line.partition(" ")
         resolved.setdefault(keyword, []).append(value)
     return resolved
+
+
+def moved(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    """Plain names that led somewhere else before, or are about to go."""
+    return [
+        host
+        for name, block in before.items()
+        if is_plain(name) and WAY_LINE.findall(block) != WAY_LINE.findall(after.get(name, ""))
+        for host in name.split()
+    ]
+
+
+def stop_sharing(ssh: str, config: str, content: bytes, hosts: Iterable[str]) -> list[str]:
+    """Have the shared connections of these names take no new session; what runs in them goes on.
+
+    The configuration must still be the one by which they were made. Returns the names that had one.
+    """
+    if not SHARES.search(content):
+        return []
+    return [host for host in hosts if _run_ssh(ssh, config, ["-O", "stop", "--", host]).returncode == 0]
 
 
 def check_config(ssh: str, config: str, content: bytes) -> None:
@@ -782,6 +793,23 @@ def _write_block(scratch: str, alias: Alias) -> str:
 def _write_scratch(path: str, content: bytes) -> None:
     with open(path, "wb") as stream:
         stream.write(content)
+
+
+def _run_ssh(ssh: str, config: str, arguments: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
+    try:
+        return subprocess.run(
+            [ssh, "-F", config, *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env={**os.environ, "LC_ALL": "C", ssh_failover.DEPTH_VARIABLE: str(ssh_failover.MAX_DEPTH)},
+            timeout=SSH_SECONDS,
+            check=False,
+            preexec_fn=_drop_privileges if os.getuid() != os.geteuid() else None,  # noqa: PLW1509
+        )
+    except subprocess.TimeoutExpired as exc:
+        raise AliasError(
+            f"no answer in {SSH_SECONDS} s (a Match exec or a name look-up of this file may hang)"
+        ) from exc
 
 
 def _drop_privileges() -> None:

@@ -363,6 +363,14 @@ shadows:
   type: list
   elements: str
   sample: []
+connections_closed:
+  description:
+    - Names that led elsewhere before or are gone, and had a shared connection (C(ControlPath)) to there. It takes no
+      new session, so the next C(ssh) goes where the name leads now. Sessions that run in it go on.
+  returned: success
+  type: list
+  elements: str
+  sample: [gpu-1]
 backup_file:
   description: The copy of O(path) as it was before.
   returned: with O(backup=true), if O(path) was there and changed
@@ -478,6 +486,7 @@ def manage(module: AnsibleModule, ssh: str, path: str, aliases: list[ssh_alias.A
         "aliases_file": own_path,
         "aliases": [] if removing else [alias.name for alias in aliases],
         "shadows": [],
+        "connections_closed": [],
     }
     ssh_alias.check_place(path)
     missing = {"directory": not os.path.isdir(directory)}
@@ -526,6 +535,12 @@ def manage(module: AnsibleModule, ssh: str, path: str, aliases: list[ssh_alias.A
             target = os.path.realpath(path)
             if module.params["backup"] and main is not None and any(change.path == target for change in changes):
                 result["backup_file"] = module.backup_local(target)
+            result["connections_closed"] = ssh_alias.stop_sharing(
+                ssh,
+                path,
+                user_config + "".join(old.blocks.values()).encode("utf-8", "surrogateescape"),
+                ssh_alias.moved(old.blocks, blocks),
+            )
             plain = [alias for alias in changed_aliases if ssh_alias.is_plain(alias.name)]
             ssh_alias.commit(changes)
             try:
