@@ -54,7 +54,8 @@ class ActionModule(ActionBase):
             return options[option] if options[option] is not None else variable(name)
 
         inventory_hostname = str(variable("inventory_hostname"))
-        host = choose("host", "ansible_host")
+        host = choose("host", "ansible_ssh_host")
+        host = variable("ansible_host") if host is None else host
         user = choose("user", "ansible_user") or self._play_context.remote_user
         identity_file = choose("identity_file", "ansible_ssh_private_key_file")
         ssh_args = options["ssh_args"]
