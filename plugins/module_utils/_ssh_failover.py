@@ -37,6 +37,9 @@ SCRIPT = r"""#!/bin/sh
 # Exit status 0: an SSH server answers at JUMP_HOST within 2 s, and none of the EARLIER ones is known to answer.
 # Each answer is kept for 5 s where the directory beside this file can be written.
 
+# A login shows what a Match exec complains of, and some shells do of the processes that are killed below.
+exec 2>/dev/null
+
 config=''
 if [ "$1" = -F ]; then
     config=$2
@@ -53,7 +56,7 @@ export GPUOPS_REACH_DEPTH=$((depth + 1))
 
 kept() {
     time=''
-    { read -r time answer <"$cache/$1"; } 2>/dev/null
+    read -r time answer <"$cache/$1"
     case $time in '' | *[!0-9]*) return 1 ;; esac
     age=$(($(date +%s) - time))
     [ "$age" -ge 0 ] && [ "$age" -lt 5 ]
@@ -61,8 +64,32 @@ kept() {
 
 keep() {
     umask 077
-    { mkdir -p "$cache" && echo "$(date +%s) $answer" >"$cache/$jump_host.$$" &&
-        mv -f "$cache/$jump_host.$$" "$cache/$jump_host"; } 2>/dev/null
+    mkdir -p "$cache" && echo "$(date +%s) $answer" >"$cache/$jump_host.$$" &&
+        mv -f "$cache/$jump_host.$$" "$cache/$jump_host"
+}
+
+# limited SECONDS COMMAND...: run it, and kill it when the time is over; ssh-keyscan -T does not limit name look-ups.
+# One process sleeps, one waits for the command; whichever ends first ends the other, so that nothing is left behind.
+limited() {
+    sleep "$1" >/dev/null &
+    timer=$!
+    shift
+    {
+        trap 'kill -9 "$command"' TERM
+        "$@" &
+        command=$!
+        wait "$command"
+        status=$?
+        kill "$timer"
+        exit "$status"
+    } &
+    worker=$!
+    # A shell lets what it has in the background ignore the interrupt key.
+    trap 'kill "$timer" "$worker"; exit 1' HUP INT TERM
+    if wait "$timer"; then
+        kill "$worker"
+    fi
+    wait "$worker"
 }
 
 # Set host and port to what ssh connects to first on its way to a jump host; they stay empty for a ProxyCommand.
@@ -73,7 +100,8 @@ resolve() {
     *:*) port=${host##*:} host=${host%:*} ;;
     esac
     host=${host#\[} host=${host%\]}
-    settings=$(ssh ${config:+-F "$config"} -G ${login:+-l "${login%@}"} ${port:+-p "$port"} -- "$host" 2>/dev/null) ||
+    # Up to four jump hosts of the jump host may be tested by this.
+    settings=$(limited 8 ssh ${config:+-F "$config"} -G ${login:+-l "${login%@}"} ${port:+-p "$port"} -- "$host") ||
         return
     host='' port='' next=''
     while read -r keyword value; do
@@ -98,7 +126,7 @@ answers() {
     [ -z "$proxy_command" ] || return 0
     # No server has an ecdsa-sk key, so that ends soon after the banner; OpenSSH before 8.2 does not know the type.
     for type in ecdsa-sk ed25519; do
-        case $(ssh-keyscan -T 2 -t "$type" -p "$port" -- "$host" 2>&1) in
+        case $(limited 2 ssh-keyscan -T 2 -t "$type" -p "$port" -- "$host" 2>&1) in
         *SSH-*) return 0 ;;
         *nknown\ key\ type*) ;;
         *) return 1 ;;

@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -205,8 +207,16 @@ def proxy_jump(script: Path, host: str) -> str:
     return found[1] if found else "none"
 
 
+SHELLS = ("sh", "bash", "bash --posix", "busybox sh")
+
+
+def need(shell: str) -> None:
+    if not shutil.which(shell.split()[0]):
+        pytest.skip(f"no {shell.split()[0]} on this machine")
+
+
 @needs_ssh
-@pytest.mark.parametrize("shell", ["sh", "bash --posix", "busybox sh"])
+@pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.parametrize(
     ("jump_host", "expected"),
     [
@@ -223,8 +233,7 @@ def proxy_jump(script: Path, host: str) -> str:
     ],
 )
 def test_answer(script: Path, servers: dict[str, Server], shell: str, jump_host: str, expected: bool) -> None:
-    if not shutil.which(shell.split()[0]):
-        pytest.skip(f"no {shell.split()[0]} on this machine")
+    need(shell)
     jump_host = jump_host.replace("PORT", str(servers["a"].port))
     assert run(script, jump_host, shell=shell) is expected
 
@@ -238,6 +247,74 @@ def test_a_server_that_accepts_but_is_hung_costs_two_seconds(script: Path, jump_
     start = time.monotonic()
     assert not run(script, jump_host)
     assert time.monotonic() - start < 1
+
+
+def processes_with(variable: str) -> list[str]:
+    """The commands of all processes that have a variable in their environment."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if variable.encode() in (process / "environ").read_bytes().split(b"\0"):
+                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+    return found
+
+
+def wait_for(condition: t.Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 1.5
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def hung(tmp_path: Path) -> t.Callable[[str], dict[str, str]]:
+    """An environment in which a program hangs, such as ssh-keyscan at a name server that does not answer."""
+
+    def hang(program: str) -> dict[str, str]:
+        fake = tmp_path / "bin" / program
+        fake.parent.mkdir()
+        fake.write_text("#!/bin/sh\ntrap '' HUP INT TERM\nexec sleep 60\n")
+        fake.chmod(0o755)
+        return {"PATH": f"{fake.parent}:{os.environ['PATH']}", "GPUOPS_TEST": str(tmp_path)}
+
+    return hang
+
+
+@needs_ssh
+@pytest.mark.parametrize(
+    ("program", "seconds", "shell"), [("ssh", 8, "sh"), *(("ssh-keyscan", 2, shell) for shell in SHELLS)]
+)
+def test_a_program_that_hangs_is_ended(
+    script: Path, hung: t.Callable[[str], dict[str, str]], program: str, seconds: int, shell: str
+) -> None:
+    need(shell)
+    environment = hung(program)
+    start = time.monotonic()
+    assert not run(script, "a", shell=shell, **environment)
+    assert seconds - 0.5 < time.monotonic() - start < seconds + 2
+    assert processes_with(f"GPUOPS_TEST={environment['GPUOPS_TEST']}") == []
+
+
+@needs_ssh
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_interrupt_key_ends_it(script: Path, hung: t.Callable[[str], dict[str, str]], shell: str) -> None:
+    need(shell)
+    environment = hung("ssh-keyscan")
+    variable = f"GPUOPS_TEST={environment['GPUOPS_TEST']}"
+    command = [*shell.split(), str(script), "-F", str(script.parent.parent / "config"), "a"]
+    process = subprocess.Popen(command, env={**os.environ, **environment}, start_new_session=True)
+    wait_for(lambda: "sleep 60 " in processes_with(variable))
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(1.5)
+    wait_for(lambda: processes_with(variable) == [])
+
+
+@needs_ssh
+@pytest.mark.parametrize("shell", SHELLS)
+def test_nothing_is_left_behind(script: Path, tmp_path: Path, shell: str) -> None:
+    need(shell)
+    assert run(script, "a", shell=shell, GPUOPS_TEST=str(tmp_path))
+    assert processes_with(f"GPUOPS_TEST={tmp_path}") == []
 
 
 @needs_ssh
