@@ -78,6 +78,7 @@ NAMED_OPTIONS = {
     "ControlPath": "control_path",
     "ControlPersist": "control_persist",
 }
+OPTION_OF = {keyword.lower(): option for keyword, option in NAMED_OPTIONS.items()}
 # Seconds between two questions, and how many may stay without an answer. The kernel's own TCP keep-alives take no part
 # where a session is to outlive an outage.
 KEEPALIVE_PROFILES = {
@@ -161,7 +162,8 @@ def parse_alias(params: Mapping[str, t.Any]) -> Alias:
 
     def add(label: str, keyword: str, values: Iterable[t.Any]) -> None:
         texts = tuple(_text(value) for value in values)
-        if keyword.lower() in ONE_PER_LINE:
+        lower = keyword.lower()
+        if lower in ONE_PER_LINE:
             # ssh -G shows a repeated line once
             texts = tuple(dict.fromkeys(texts))
         for text in texts:
@@ -169,7 +171,7 @@ def parse_alias(params: Mapping[str, t.Any]) -> Alias:
                 refuse(f"{label} {text!r} holds a newline or another control character")
             if not text.strip():
                 refuse(f"{label} is empty")
-            if keyword.lower() not in VERBATIM and ESCAPE.search(text):
+            if lower not in VERBATIM and ESCAPE.search(text):
                 refuse(f"{label} {text!r} holds a double quote or a backslash that ssh would read as an escape")
             if label in WORDS and (NEEDS_QUOTES.search(text) or text.startswith("-")):
                 refuse(f"{label} {text!r} starts with '-' or '=', or holds a blank, a quote or '#'")
@@ -200,7 +202,6 @@ def parse_alias(params: Mapping[str, t.Any]) -> Alias:
         failover = ssh_failover.parse_failover(params.get("jump_hosts") or [], params.get("direct"))
     except ssh_failover.FailoverError as exc:
         refuse(str(exc))
-    named = {keyword.lower(): label for keyword, label in NAMED_OPTIONS.items()}
     seen = {keyword.lower() for keyword, _values in settings}
     for keyword, value in (params.get("options") or {}).items():
         lower = keyword.lower()
@@ -208,8 +209,8 @@ def parse_alias(params: Mapping[str, t.Any]) -> Alias:
             refuse(f"options: {keyword!r} is not an ssh_config keyword")
         if lower in BLOCK_KEYWORDS:
             refuse(f"options: {keyword} would end the block of this alias")
-        if lower in named:
-            refuse(f"options: {keyword} has an option of its own, {named[lower]}")
+        if lower in OPTION_OF:
+            refuse(f"options: {keyword} has an option of its own, {OPTION_OF[lower]}")
         if lower in seen:
             refuse(f"options: {keyword} is there twice: use one list, or keepalive without it")
         seen.add(lower)
@@ -567,9 +568,12 @@ def verify_before_writing(ssh: str, aliases: Sequence[Alias], own: OwnFile, user
     main_copy = os.path.join(scratch, "config")
     _write_scratch(own_copy, render_own(own, "true"))
     _write_scratch(main_copy, with_include(user_config, include_line(own_copy)))
+    hosts = hosts_to_verify(aliases, own)
     try:
-        resolve(ssh, main_copy, PROBE)
-        verify(ssh, main_copy, hosts_to_verify(aliases, own), scratch)
+        if not hosts:
+            # Only patterns: no name shows what ssh makes of them, but it reads them all the same.
+            resolve(ssh, main_copy, PROBE)
+        verify(ssh, main_copy, hosts, scratch)
     except AliasError:
         check_blocks(ssh, aliases, scratch)
         raise
