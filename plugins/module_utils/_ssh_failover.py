@@ -33,17 +33,22 @@ NOTE = re.compile(rf"^{MARK}(?P<hosts>.+); direct: (?P<direct>allow|forbid)$", r
 # which changes without a run of the module, and a stale address would take a jump host that is up for dead.
 SCRIPT = r"""#!/bin/sh
 # Managed by gpuops.fleet (module gpuops.fleet.ssh_alias); run by ssh for Match exec in gpuops.conf:
-#   .gpuops-reach [-F CONFIG] JUMP_HOST [EARLIER...]
+#   .gpuops-reach [-F CONFIG] [--last] JUMP_HOST [EARLIER...]
 # Exit status 0: an SSH server answers at JUMP_HOST within 2 s, and none of the EARLIER ones is known to answer.
-# Each answer is kept for 5 s where the directory beside this file can be written.
+# That one answers is kept for 1 s, so that a loop over a fleet asks once, and that none does for 5 s, where the
+# directory beside this file can be written. With --last it says so when none of them answers.
 
 # A login shows what a Match exec complains of, and some shells do of the processes that are killed below.
-exec 2>/dev/null
+exec 3>&2 2>/dev/null
 
-config=''
+config='' last=''
 if [ "$1" = -F ]; then
     config=$2
     shift 2
+fi
+if [ "$1" = --last ]; then
+    last=yes
+    shift
 fi
 jump_host=$1
 shift
@@ -58,8 +63,9 @@ kept() {
     time=''
     read -r time answer <"$cache/$1"
     case $time in '' | *[!0-9]*) return 1 ;; esac
-    age=$(($(date +%s) - time))
-    [ "$age" -ge 0 ] && [ "$age" -lt 5 ]
+    age=$(($(date +%s) - time)) limit=5
+    [ "$answer" = down ] || limit=1
+    [ "$age" -ge 0 ] && [ "$age" -le "$limit" ]
 }
 
 keep() {
@@ -71,12 +77,12 @@ keep() {
 # limited SECONDS COMMAND...: run it, and kill it when the time is over; ssh-keyscan -T does not limit name look-ups.
 # One process sleeps, one waits for the command; whichever ends first ends the other, so that nothing is left behind.
 limited() {
-    sleep "$1" >/dev/null &
+    sleep "$1" >/dev/null 3>&- &
     timer=$!
     shift
     {
         trap 'kill -9 "$command"' TERM
-        "$@" &
+        "$@" 3>&- &
         command=$!
         wait "$command"
         status=$?
@@ -147,7 +153,12 @@ if ! kept "$jump_host"; then
     fi
     keep
 fi
-[ "$answer" = up ]
+[ "$answer" != up ] || exit 0
+if [ -n "$last" ] && [ "$depth" = 0 ]; then
+    echo "gpuops.fleet: no answer from the jump hosts ${*:+$* }$jump_host;" \
+        "next: ssh ${config:+-F $config }-v ${1:-$jump_host}" >&3
+fi
+exit 1
 """
 
 
@@ -199,6 +210,8 @@ def render_match(names: Iterable[str], failover: Failover, probe: str) -> str:
     lines = []
     for index, jump_host in enumerate(failover.jump_hosts):
         tried = " ".join([jump_host, *failover.jump_hosts[:index]])
+        if failover.direct == "forbid" and jump_host == failover.jump_hosts[-1]:
+            tried = f"--last {tried}"
         lines += [f'Match originalhost {patterns} exec "{probe} {tried}"', f"  ProxyJump {jump_host}"]
     last = failover.jump_hosts[0] if failover.direct == "forbid" else "none"
     return "\n".join([*lines, f"Match originalhost {patterns}", f"  ProxyJump {last}"]) + "\n"

@@ -70,12 +70,12 @@ def test_note_is_read_back(direct: str) -> None:
     assert ssh_failover.read_note("Host x\n  Port 22\n") is None
 
 
-@pytest.mark.parametrize(("direct", "last"), [("forbid", "a"), ("allow", "none")])
-def test_match_blocks(direct: str, last: str) -> None:
+@pytest.mark.parametrize(("direct", "say", "last"), [("forbid", "--last ", "a"), ("allow", "", "none")])
+def test_match_blocks(direct: str, say: str, last: str) -> None:
     assert ssh_failover.render_match(["gpu-1 gpu-2", "gpu-*"], failover("a", "b", direct=direct), "reach") == (
         'Match originalhost gpu-1,gpu-2,gpu-* exec "reach a"\n'
         "  ProxyJump a\n"
-        'Match originalhost gpu-1,gpu-2,gpu-* exec "reach b a"\n'
+        f'Match originalhost gpu-1,gpu-2,gpu-* exec "reach {say}b a"\n'
         "  ProxyJump b\n"
         "Match originalhost gpu-1,gpu-2,gpu-*\n"
         f"  ProxyJump {last}\n"
@@ -347,8 +347,6 @@ def test_other_names_are_left_alone_and_cost_nothing(script: Path, servers: dict
 def test_one_answer_serves_a_fleet_and_no_later_jump_host_is_asked(script: Path, servers: dict[str, Server]) -> None:
     assert [proxy_jump(script, "gpu-1") for _node in range(3)] == ["a"] * 3
     assert (servers["a"].visits, servers["b"].visits) == (1, 0)
-    servers["a"].close()
-    assert proxy_jump(script, "gpu-1") == "a"
 
 
 @needs_ssh
@@ -356,12 +354,43 @@ def test_one_answer_serves_a_fleet_and_no_later_jump_host_is_asked(script: Path,
     ("kept", "expected"),
     [("{now} down", False), ("{old} down", True), ("{future} down", True), ("", True), ("x down", True), ("7", True)],
 )
-def test_answers_are_kept_for_seconds(script: Path, kept: str, expected: bool) -> None:
+def test_no_answer_is_kept_for_five_seconds(script: Path, kept: str, expected: bool) -> None:
     cache = Path(f"{script}{ssh_failover.CACHE_SUFFIX}")
     cache.mkdir()
     now = int(time.time())
     (cache / "a").write_text(kept.format(now=now, old=now - 6, future=now + 60))
     assert run(script, "a") is expected
+
+
+@needs_ssh
+@pytest.mark.parametrize(("age", "expected"), [(0, True), (3, False)])
+def test_an_answer_is_kept_for_a_second(script: Path, servers: dict[str, Server], age: int, expected: bool) -> None:
+    servers["a"].close()
+    cache = Path(f"{script}{ssh_failover.CACHE_SUFFIX}")
+    cache.mkdir()
+    (cache / "a").write_text(f"{int(time.time()) - age} up")
+    assert run(script, "a") is expected
+
+
+@needs_ssh
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_login_without_any_jump_host_says_so(script: Path, servers: dict[str, Server], shell: str) -> None:
+    need(shell)
+    config = script.parent.parent / "config"
+    command = [*shell.split(), str(script), "-F", str(config), "--last", "b", "a"]
+
+    def said() -> tuple[int, str]:
+        shutil.rmtree(f"{script}{ssh_failover.CACHE_SUFFIX}", ignore_errors=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+        assert done.stdout == ""
+        return done.returncode, done.stderr
+
+    assert said() == (0, "")
+    servers["b"].close()
+    assert said() == (
+        1,
+        f"gpuops.fleet: no answer from the jump hosts a b; next: ssh -F {config} -v a\n",
+    )
 
 
 @needs_ssh
