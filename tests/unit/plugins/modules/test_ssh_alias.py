@@ -322,6 +322,33 @@ def test_alias_that_cannot_be_had_changes_nothing(
         assert tree(config.parent) == before
 
 
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"port": 0}, "alias 'gpu-1': port 0 is not between 1 and 65535; correct this value"),
+        ({"port": 65536}, "alias 'gpu-1': port 65536 is not between 1 and 65535; correct this value"),
+        ({"port": "ssh"}, "'port' is of type str"),
+        ({"name": "gpu-1\nProxyCommand x"}, "the name holds a newline or another control character; use another name"),
+        ({"name": '"gpu 1"'}, "is no name or pattern for ssh; use letters, digits and"),
+        ({"name": "gpu'1"}, "is no name or pattern for ssh; use letters, digits and"),
+        ({"name": "gpu-1 # x"}, "'#' is no name or pattern for ssh; use letters, digits and"),
+        ({"name": "gpu#1"}, "'gpu#1' is no name or pattern for ssh; use letters, digits and"),
+        ({"name": ""}, "the name is empty"),
+        ({"user": "bob\nProxyCommand x"}, "user 'bob\\nProxyCommand x' holds a newline"),
+        ({"identity_file": ["/k\r"]}, "identity_file '/k\\r' holds a newline or another control character"),
+        ({"options": {"SetEnv": ["A=b", "C=d\n"]}}, "options: SetEnv 'C=d\\n' holds a newline"),
+        ({"owner": "nobody-here"}, "no such user; see: getent passwd 'nobody-here'"),
+    ],
+)
+def test_bad_input_is_one_message_and_changes_no_byte(config: Path, bad: dict[str, t.Any], message: str) -> None:
+    run(config, **GPU_2)
+    before = tree(config.parent)
+    result = run(config, **{**GPU_1, **bad})
+    assert message in result["msg"]
+    assert len(result["msg"].splitlines()) == 1
+    assert tree(config.parent) == before
+
+
 @pytest.mark.parametrize("earlier", [[], [{"name": "gpu-1", "port": 2200}]])
 def test_what_ssh_sees_after_writing_counts(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, earlier: list[dict[str, t.Any]]
@@ -485,10 +512,6 @@ def test_owner_is_who_acts(home_of_user: Path) -> None:
         assert f"the directory {user.pw_dir} does not exist" in json.loads(output.getvalue())["msg"]
 
 
-def test_unknown_user(config: Path) -> None:
-    assert "no such user; see: getent passwd 'nobody-here'" in run(config, owner="nobody-here", **GPU_1)["msg"]
-
-
 def test_owner_needs_root(config: Path) -> None:
     def work() -> None:
         if os.geteuid() == 0:
@@ -522,24 +545,27 @@ def test_ten_megabytes(config: Path) -> None:
     assert config.read_bytes() == content
 
 
-def test_path_is_a_directory(tmp_path: Path) -> None:
-    assert f"{tmp_path} is a directory, not a configuration; set path to" in run(tmp_path, **GPU_1)["msg"]
+def test_path_is_a_directory(config: Path) -> None:
+    before = tree(config.parent)
+    message = run(config.parent, **GPU_1)["msg"]
+    assert f"{config.parent} is a directory, not a configuration; set path to the file, such as {config}" in message
+    assert tree(config.parent) == before
 
 
 def test_no_home(tmp_path: Path) -> None:
     path = tmp_path / "nobody" / ".ssh" / "config"
     assert f"the directory {tmp_path}/nobody does not exist; create it" in run(path, **GPU_1)["msg"]
+    assert tree(tmp_path) == {}
 
 
 @pytest.mark.parametrize(("name", "mode"), [(".ssh", 0o500), (".ssh", 0), (".ssh/config", 0)])
 def test_no_permission(home_of_user: Path, name: str, mode: int) -> None:
-    before = sorted(tree(home_of_user))
+    before = tree(home_of_user)
     (home_of_user / name).chmod(mode)
-    assert (
-        "Permission denied; both files are as before. Next: ls -la" in run(home_of_user / ".ssh/config", **GPU_1)["msg"]
-    )
-    (home_of_user / name).chmod(0o700)
-    assert sorted(tree(home_of_user)) == before
+    message = run(home_of_user / ".ssh/config", **GPU_1)["msg"]
+    (home_of_user / name).chmod(before[name][0])
+    assert "Permission denied; both files are as before. Next: ls -la" in message
+    assert tree(home_of_user) == before
 
 
 def test_no_ssh(config: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
