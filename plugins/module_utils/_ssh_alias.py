@@ -363,6 +363,29 @@ def check_loops(own: OwnFile) -> None:
         )
 
 
+def check_case(own: OwnFile) -> None:
+    """Refuse jump hosts that ssh would use for another alias: unlike Host, Match takes capitals for small letters."""
+    jumps = failovers(own)
+    if not jumps:
+        return
+    plain = {host: jumps.get(name) for name in own.blocks if is_plain(name) for host in name.split()}
+    alike: dict[str, list[str]] = {}
+    for host in plain:
+        alike.setdefault(host.lower(), []).append(host)
+    for name, failover in jumps.items():
+        if is_plain(name):
+            others = [other for host in name.split() for other in alike[host.lower()]]
+        else:
+            others = [host for host in plain if ssh_failover.depends_on_case(name, host)]
+        for other in others:
+            if plain[other] != failover:
+                raise AliasError(
+                    f"alias {name!r} and {other!r}: ssh cannot keep the jump_hosts of one from the other, because"
+                    " Match, which they need, takes capitals for small letters; both files are as before. Use names"
+                    " that differ in more, or the same jump_hosts"
+                )
+
+
 def render_parts(own: OwnFile, probe: str) -> list[str]:
     """Render all blocks; plain names come first, because in ssh_config the first match wins."""
     jumps = failovers(own)
@@ -559,6 +582,7 @@ def check_changed(aliases: Sequence[Alias], own: OwnFile) -> None:
     """Refuse what ssh notices only when it connects."""
     for alias in aliases:
         check_socket(alias)
+    check_case(own)
     check_loops(own)
 
 

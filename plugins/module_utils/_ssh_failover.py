@@ -229,7 +229,9 @@ def find_loop(failovers: Mapping[str, Failover]) -> list[str]:
     """Jump hosts that are reached through themselves, in order; empty if there are none."""
     plain: dict[str, list[Failover]] = {}
     others: list[tuple[str, Failover]] = []
-    for name, failover in failovers.items():
+    for any_case, failover in failovers.items():
+        # As Match, which takes capitals for small letters.
+        name = any_case.lower()
         if re.search(r"[*?!]", name):
             others.append((name, failover))
         else:
@@ -239,7 +241,7 @@ def find_loop(failovers: Mapping[str, Failover]) -> list[str]:
     def walk(jump_host: str, way: list[str]) -> list[str]:
         if jump_host in way:
             return [*way[way.index(jump_host) :], jump_host]
-        host = jump_host.rpartition("@")[2].partition(":")[0]
+        host = jump_host.rpartition("@")[2].partition(":")[0].lower()
         for failover in plain.get(host, []) + [item for name, item in others if matches(name, host)]:
             for behind in failover.jump_hosts:
                 loop = walk(behind, [*way, jump_host])
@@ -261,3 +263,9 @@ def matches(name: str, host: str) -> bool:
                 return False
             found = True
     return found
+
+
+def depends_on_case(name: str, host: str) -> bool:
+    """Whether the patterns match a host name in a Host line, but not in Match originalhost, or the other way round."""
+    lower = (name.lower(), host.lower())
+    return lower != (name, host) and matches(*lower) != matches(name, host)

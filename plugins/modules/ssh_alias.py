@@ -82,6 +82,8 @@ options:
             without a run of the module.
           - Of a jump host that itself has a jump host, the first host on the way is tested. One with a C(ProxyCommand)
             is taken to answer.
+          - They hold for the name in capitals and in small letters, since C(Match) of ssh makes no difference. Two
+            aliases that differ only in this need the same ones.
           - Excludes O(aliases[].proxy_jump).
         type: list
         elements: str

@@ -102,6 +102,8 @@ def test_match_blocks_are_shared_by_equal_lists_only() -> None:
         ({"gpu-*": ["gpu-1"]}, ["gpu-1", "gpu-1"]),
         ({"gpu-?": ["bob@gpu-1:2222"]}, ["bob@gpu-1:2222", "bob@gpu-1:2222"]),
         ({"x": ["a"], "a": ["c", "b"], "b z": ["a"]}, ["a", "b", "a"]),
+        ({"GPU-1": ["gpu-1"]}, ["gpu-1", "gpu-1"]),
+        ({"gpu-*": ["GPU-1"]}, ["GPU-1", "GPU-1"]),
     ],
 )
 def test_loop(asked: dict[str, list[str]], loop: list[str]) -> None:
@@ -117,6 +119,16 @@ def test_patterns_match_as_in_ssh(name: str, tmp_path: Path) -> None:
     config.write_text(f"Host {name}\n  Port 7\n")
     for host in ("a", "b", "gpu-1", "gpu-2", "gpu-10", "axb", "a.b"):
         assert ssh_failover.matches(name, host) == ("\nport 7\n" in ask(config, host)), host
+
+
+@needs_ssh
+@pytest.mark.parametrize("name", ["gpu-1", "GPU-1", "gpu-*", "GPU-*", "gpu-* !GPU-1", "*"])
+def test_case_counts_for_host_but_not_for_match(name: str, tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text(f"Host {name}\n  Port 7\nMatch originalhost {name.replace(' ', ',')}\n  User seen\n")
+    for host in ("gpu-1", "GPU-1", "Gpu-2", "other"):
+        seen = ask(config, host)
+        assert ssh_failover.depends_on_case(name, host) == (("\nport 7\n" in seen) != ("user seen\n" in seen)), host
 
 
 def ask(config: Path, host: str, **environment: str) -> str:

@@ -475,6 +475,22 @@ def test_jump_hosts_that_lead_back_are_refused(config: Path) -> None:
     assert tree(config.parent) == before
 
 
+def test_names_that_differ_in_case_only(config: Path) -> None:
+    run(config, aliases=[{"name": "GPU-1", "port": 2201}, {"name": "gpu-1", "port": 2202}])
+    assert "\nport 2201\n" in resolve(config, "GPU-1")
+    assert "\nport 2202\n" in resolve(config, "gpu-1")
+    before = tree(config.parent)
+    for bad in ({"name": "GPU-1"}, {"name": "gpu-1"}, {"name": "GPU-* !other"}):
+        message = run(config, **bad, jump_hosts=["a"])["msg"]
+        assert "ssh cannot keep the jump_hosts of one from the other" in message
+        assert tree(config.parent) == before
+    jumps = {"jump_hosts": ["a"], "port": 2203}
+    assert run(config, aliases=[{"name": "GPU-1", **jumps}, {"name": "gpu-1", **jumps}])["changed"]
+    assert run(config, aliases=[{"name": "GPU-2", **jumps}, {"name": "Gpu-3 gpu-4", **jumps}])["changed"]
+    for name in ("GPU-1", "gpu-1", "GPU-2", "Gpu-3"):
+        assert {"proxyjump a", "port 2203"} <= set(resolve(config, name).splitlines())
+
+
 def test_jump_hosts_do_not_lose_to_another_alias(config: Path) -> None:
     run(config, name="gpu-1", proxy_jump="c")
     assert (
