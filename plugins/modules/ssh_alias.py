@@ -77,9 +77,9 @@ options:
         description:
           - Jump hosts that stand in for each other, in order of priority. Each is an alias, of this module or not, or
             C([user@]host[:port]).
-          - Each connection, by whatever program, goes by the first one where an SSH server answers within 2 seconds, the
-            look-up of its name included. The answer is kept for 5 seconds, so a jump host that comes back is used again
-            without a run of the module.
+          - Each connection, by whatever program, goes by the first one where an SSH server answers within 2 seconds,
+            the look-up of its name included. That it answers is kept for a second, and that it does not for 5 seconds,
+            so a jump host that comes back is used again without a run of the module.
           - Of a jump host that itself has a jump host, the first host on the way is tested. One with a C(ProxyCommand)
             is taken to answer.
           - They hold for the name in capitals and in small letters, since C(Match) of ssh makes no difference. Two
