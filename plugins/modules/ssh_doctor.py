@@ -160,22 +160,7 @@ cause:
   returned: success
   contains:
     code:
-      description:
-        - "Stage V(inventory): V(no_address), V(address_invalid), V(port_invalid)."
-        - "Stage V(resolve): V(name_unknown), V(resolver_failed)."
-        - "Stage V(tcp): V(tcp_refused), V(tcp_timeout), V(tcp_unreachable)."
-        - "Stage V(banner): V(not_ssh), V(banner_timeout), V(banner_closed), V(max_startups), V(penalties),
-          V(ssh_protocol_old)."
-        - "Stage V(key): V(key_missing), V(key_unreadable), V(key_permissions), V(key_invalid)."
-        - "Stage V(login), this client: V(ssh_missing), V(ssh_config_error), V(key_passphrase), V(auth_no_key)."
-        - "Stage V(login), the way there: V(jump_failed), V(jump_refused), V(connection_reset), V(connection_closed),
-          V(kex_timeout), V(auth_timeout), V(no_matching_algorithm)."
-        - "Stage V(login), the host key: V(host_key_unknown), V(host_key_changed), V(host_key_revoked)."
-        - "Stage V(login), our login: V(auth_key_refused), V(auth_password_only) (the key was refused, but the server
-          also takes a password), V(auth_account_refused), V(auth_second_factor), V(auth_too_many_failures)."
-        - "Stage V(login), the command: V(command_failed), V(command_timeout)."
-        - V(unknown) for anything else, with the last messages of C(ssh).
-        - The stage V(login) may also end with a cause of an earlier stage.
+      description: The code of the cause. The page C(docs/causes.md) of the collection lists them all.
       type: str
       sample: tcp_timeout
     seen:

@@ -18,7 +18,6 @@ import typing as t
 from dataclasses import replace
 
 import pytest
-from ansible_collections.gpuops.fleet.plugins.modules import ssh_doctor as documentation
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_causes import CAUSES
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_doctor import (
     STAGES,
@@ -320,23 +319,12 @@ def test_remedy_is_quoted_for_a_shell() -> None:
 
 @pytest.mark.parametrize("code", CAUSES)
 @pytest.mark.parametrize("password_given", [False, True])
-def test_every_cause_renders_and_is_documented(code: str, password_given: bool) -> None:
+def test_every_cause_renders(code: str, password_given: bool) -> None:
     cause = render_cause(SickError(code, "evidence"), replace(TARGET, password_given=password_given), ROUTE)
     assert cause["seen"] == "evidence"
     assert cause["meaning"]
     assert cause["remedy"]
     assert "{" not in cause["remedy"]
-    assert f"V({code})" in documentation.RETURN or f"V({code})" in documentation.DOCUMENTATION
-
-
-@pytest.mark.parametrize("code", ["host_key_changed", "host_key_unknown", "auth_key_refused", "name_unknown"])
-def test_what_needs_a_person_is_not_retried(code: str) -> None:
-    assert not CAUSES[code].transient
-
-
-@pytest.mark.parametrize("code", ["tcp_timeout", "connection_reset", "max_startups", "penalties"])
-def test_what_passes_by_itself_is_retried(code: str) -> None:
-    assert CAUSES[code].transient
 
 
 @pytest.mark.parametrize(
