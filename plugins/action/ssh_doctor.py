@@ -10,7 +10,8 @@ import typing as t
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_doctor import Target, diagnose
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_client import Target
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_doctor import diagnose_patiently
 
 ARGUMENT_SPEC: dict[str, dict[str, t.Any]] = {
     "host": {"type": "str"},
@@ -24,6 +25,9 @@ ARGUMENT_SPEC: dict[str, dict[str, t.Any]] = {
     "alias": {"type": "str"},
     "timeout": {"type": "float", "default": 10.0},
     "password_given": {"type": "bool", "default": False},
+    "attempts": {"type": "int", "default": 1},
+    "delay": {"type": "float", "default": 2.0},
+    "deadline": {"type": "float", "default": 60.0},
 }
 
 
@@ -41,8 +45,13 @@ class ActionModule(ActionBase):
         _validation, options = self.validate_argument_spec(ARGUMENT_SPEC)
         if options["timeout"] <= 0:
             _fail(f"timeout must be more than 0 seconds, got {options['timeout']:g}")
-        result.update(changed=False, **diagnose(self._target(options, task_vars or {})))
-        return result
+        if options["attempts"] < 1:
+            _fail(f"attempts must be 1 or more, got {options['attempts']}")
+        if options["delay"] < 0:
+            _fail(f"delay must be 0 seconds or more, got {options['delay']:g}")
+        target = self._target(options, task_vars or {})
+        report = diagnose_patiently(target, options["attempts"], options["delay"], options["deadline"])
+        return {**result, "changed": False, **report}
 
     def _target(self, options: dict[str, t.Any], task_vars: dict[str, t.Any]) -> Target:
         """What an option leaves open comes from the variables that Ansible's own ssh connection reads."""

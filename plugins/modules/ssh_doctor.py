@@ -11,22 +11,28 @@ short_description: Say why a node cannot be reached over SSH, and what to type
 version_added: 0.1.0
 author: gpuops.fleet contributors (@gpuops)
 description:
-  - Examines the way from the controller to a node in six stages and names the first one that fails, with the evidence,
-    the cause from a closed table, and the next command to type.
-  - The stages are V(inventory) (address and port are sane), V(resolve) (the name has addresses), V(tcp) (the port
-    accepts a connection), V(banner) (an SSH server speaks), V(key) (the private key file is usable) and V(login) (the
-    user's own OpenSSH client logs in and runs the command C(true)).
-  - Runs wholly on the controller. It never opens Ansible's connection and needs nothing on the node, so it works where
-    other modules end with C(UNREACHABLE).
-  - When C(ssh -G) shows a C(ProxyJump) or C(ProxyCommand), the stages V(resolve), V(tcp) and V(banner) are skipped and
-    C(ssh) decides in the stage V(login).
+  - Examines the way from the controller to a node stage by stage, and names the first stage that fails with the
+    evidence, the cause from a closed table, and the next command to type. What works but is not well is listed too.
+  - The stages are V(inventory) (address and port are sane, and C(ssh) accepts its configuration), V(resolve) (all
+    addresses of the name), V(tcp) (the port accepts a connection), V(banner) (an SSH server speaks), V(algorithms)
+    (client and server share some, paramiko too), V(host_key) (it is the known one), V(key) (the private key file is
+    usable), V(login) (the user's own OpenSSH client logs in), V(command) (the shell runs a command, and prints nothing
+    else), V(sftp) and V(forwarding) (the server allows them), V(python), V(sudo), V(clock) and V(disk) (the node
+    itself).
+  - Each jump host of C(ProxyJump) is examined before it up to the stage V(login), the nearest first. A C(ProxyCommand)
+    is left to C(ssh), and the stages V(resolve) to V(algorithms) are skipped.
+  - Runs wholly on the controller. It never opens Ansible's connection and needs nothing on the node but a shell, so it
+    works where other modules end with C(UNREACHABLE).
+  - All causes are in C(docs/causes.md) of the collection.
 notes:
   - The task succeeds also when the node is sick, see RV(ok). It fails only on invalid options.
-  - Each call makes two connections, one of them with a single login, since OpenSSH 9.8 and later locks out addresses
-    after failed ones. No prompt is ever shown, no password is used, and no file is written.
-  - Each stage ends at the limit O(timeout).
+  - Each examination makes two connections to the node, one of them with a single login, since OpenSSH 9.8 and later
+    locks out addresses after failed ones. When OpenSSH's client cannot get as far as the login, paramiko asks the
+    server once for its methods. No prompt is ever shown, no password is used, and no file is written on either side.
+  - Each stage ends at the limit O(timeout), and all stages of an examination together end at four times that.
 requirements:
   - OpenSSH client 7.6 or later on the controller
+  - paramiko on the controller (without it, what it would be asked is skipped)
 attributes:
   check_mode:
     support: full
@@ -57,8 +63,7 @@ options:
   identity_file:
     description:
       - Private key file on the controller. Only this key is offered.
-      - The default is the variable C(ansible_ssh_private_key_file). Without either, C(ssh) chooses the keys and the
-        stage V(key) is skipped.
+      - The default is the variable C(ansible_ssh_private_key_file). Without either, C(ssh) chooses the keys.
     type: path
   known_hosts_file:
     description: The C(UserKnownHostsFile) of the login.
@@ -90,6 +95,23 @@ options:
       - Only changes the wording of the remedy. The password itself is not wanted here.
     type: bool
     default: false
+  attempts:
+    description:
+      - How often to examine the node while the cause is one that may pass by itself, such as a node that is starting.
+      - Any other cause ends it at once.
+    type: int
+    default: 1
+  delay:
+    description:
+      - Seconds to wait before the second attempt. The time doubles with each further one, and up to a quarter of it is
+        added at random, so that a fleet does not come back all at once.
+      - After an attempt to log in the pause is at least 8 seconds, since servers count these.
+    type: float
+    default: 2.0
+  deadline:
+    description: Seconds from the start after which no further attempt begins.
+    type: float
+    default: 60.0
 """
 
 EXAMPLES = r"""
@@ -105,10 +127,10 @@ EXAMPLES = r"""
 - name: Wait for a node that is starting, but not for one that needs a person
   gpuops.fleet.ssh_doctor:
     timeout: 5
+    attempts: 10
+    deadline: 300
   register: doctor
-  until: doctor.ok or not doctor.cause.transient
-  retries: 10
-  delay: 6
+  failed_when: not doctor.ok
 
 - name: Examine a machine that is in no inventory
   gpuops.fleet.ssh_doctor:
@@ -132,18 +154,25 @@ message:
   sample: >-
     gpu-1 (203.0.113.7:22): the machine is off, or a firewall drops the connection; seen: 203.0.113.7: timed out;
     next: look at the node and its firewall rules in the provider's console, then: ping -c 3 203.0.113.7
+attempts:
+  description: How often the node was examined. All else is from the last time.
+  type: int
+  returned: success
+  sample: 1
 stages:
-  description: The six stages in their order.
+  description: The stages in their order.
   type: list
   elements: dict
   returned: success
   contains:
     stage:
-      description: One of V(inventory), V(resolve), V(tcp), V(banner), V(key), V(login).
+      description: The name of the stage, see the description of the module.
       type: str
       sample: tcp
     status:
-      description: V(ok), V(fail), or V(skipped) for a stage that was not needed or comes after the failed one.
+      description:
+        - V(ok), V(warn) for what works but is not well, V(fail), or V(skipped) for a stage that was not needed or comes
+          after the failed one.
       type: str
       sample: fail
     ms:
@@ -154,8 +183,30 @@ stages:
       description: What was seen.
       type: str
       sample: "203.0.113.7: timed out"
+jump_hosts:
+  description: The jump hosts on the way, the nearest first, up to the first one that fails.
+  type: list
+  elements: dict
+  returned: success
+  contains:
+    host:
+      description: Its name in C(ProxyJump).
+      type: str
+      sample: bastion
+    ok:
+      description: Whether the login there works.
+      type: bool
+      sample: true
+    stages:
+      description: As RV(stages), up to V(login).
+      type: list
+      elements: dict
+      sample: []
+    cause:
+      description: As RV(cause).
+      type: dict
 cause:
-  description: Why the first failed stage failed. V(null) when RV(ok) is true.
+  description: Why the first failed stage failed, on the node or on a jump host. V(null) when RV(ok) is true.
   type: dict
   returned: success
   contains:
@@ -163,6 +214,14 @@ cause:
       description: The code of the cause. The page C(docs/causes.md) of the collection lists them all.
       type: str
       sample: tcp_timeout
+    stage:
+      description: Where it was found.
+      type: str
+      sample: tcp
+    severity:
+      description: V(fail), or V(warn) in RV(concerns).
+      type: str
+      sample: fail
     seen:
       description: The evidence.
       type: str
@@ -179,6 +238,19 @@ cause:
       description: Whether trying again later may help without a change by a person.
       type: bool
       sample: true
+concerns:
+  description: What works but is not well, such as a full disk or a wrong clock. Each is like RV(cause).
+  type: list
+  elements: dict
+  returned: success
+  sample: []
+machine:
+  description:
+    - Tells machines apart, also containers of one host and clones of one image. Two nodes with the same value are one.
+    - V(null) when the login did not come so far.
+  type: str
+  returned: success
+  sample: 2fc2e7fd-3a4c-4d8f-8d5f-6c0b9a0a5a0e pid:[4026531836]
 server_version:
   description: Software version from the identification line of the SSH server. V(null) when none was seen.
   type: str

@@ -53,6 +53,26 @@ class Cause:
     remedy_with_password: str = ""
 
 
+class SickError(Exception):
+    """A stage failed: the code of the cause, what was seen, and values for the remedy."""
+
+    def __init__(self, code: str, seen: str, **values: str) -> None:
+        super().__init__(seen)
+        self.code = code
+        self.seen = " ".join(seen.split())
+        self.values = values
+
+
+def printable(text: str) -> str:
+    """Evidence comes from strangers, and goes to a terminal."""
+    return "".join(char for char in text if char.isprintable()).strip()
+
+
+def escaped(data: bytes) -> str:
+    """The beginning of bytes of whatever kind."""
+    return repr(data[:80].strip())[2:-1]
+
+
 _TABLE = (
     # inventory
     Cause(
@@ -226,7 +246,8 @@ _TABLE = (
         "banner",
         "fail",
         "Not allowed at this time",
-        "the server refuses this address for a while after failed logins (PerSourcePenalties)",
+        "the server takes no connection from here for now: it penalises this address for failed logins "
+        "(PerSourcePenalties), or has too many logins in progress (since 9.8, OpenSSH says the same of MaxStartups)",
         "stop retrying for a minute (sleep 60), then: ssh -v {login}",
         transient=True,
     ),
@@ -312,8 +333,8 @@ _TABLE = (
         "warn",
         "two machines show one host key",
         "whoever is root on one of them can pose as the other (made from one image with keys in it)",
-        "as root on one of them: rm /etc/ssh/ssh_host_*; ssh-keygen -A; then on the controller: ssh-keygen "
-        "-R {known_name} -f {known_hosts}",
+        "as root on one of them: rm /etc/ssh/ssh_host_*; ssh-keygen -A; systemctl restart ssh; then pin its new key: "
+        "ansible-playbook gpuops.fleet.site -l {alias} -e ssh_bootstrap_host_key_policy=replace",
     ),
     # key
     Cause(
@@ -359,9 +380,9 @@ _TABLE = (
     Cause(
         "key_pub_mismatch",
         "key",
-        "warn",
+        "fail",
         "a .pub file that does not belong to the private key",
-        "whoever installs the .pub file (ssh-copy-id) installs the wrong key",
+        "ssh offers the key of the .pub file, and cannot prove that it has it",
         "ssh-keygen -y -f {identity} > {identity}.pub",
     ),
     Cause(
@@ -442,8 +463,8 @@ _TABLE = (
         "system_closed",
         "login",
         "fail",
-        "System is booting up, System is going down, or the text of /etc/nologin",
-        "the node is starting, stopping or closed for maintenance, and lets only root in",
+        "System is booting up, or System is going down",
+        "the node is starting or stopping, and lets only root in",
         "wait for it, then: ssh -v {login}",
         transient=True,
     ),

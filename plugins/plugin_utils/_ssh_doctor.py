@@ -4,119 +4,51 @@
 
 """Examine the way to a node over SSH, stage by stage, and name the cause of the first failure.
 
-This plugin util is PRIVATE to the collection. The connection protocol is RFC 4253, the messages are those of OpenSSH's
-client with C{-v}.
+This plugin util is PRIVATE to the collection. What happens in a stage is in _ssh_wire (bytes), _ssh_key (key file),
+_ssh_client (OpenSSH), _ssh_node (the node itself) and _ssh_paramiko (second opinion).
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
+import getpass
 import os
+import random
 import re
 import shlex
-import signal
 import socket
-import stat
 import subprocess
 import tempfile
-import threading
 import time
 import typing as t
 from dataclasses import asdict, dataclass, field
 
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_causes import CAUSES
+from ansible_collections.gpuops.fleet.plugins.plugin_utils import _ssh_client as client
+from ansible_collections.gpuops.fleet.plugins.plugin_utils import _ssh_node as node
+from ansible_collections.gpuops.fleet.plugins.plugin_utils import _ssh_paramiko as second
+from ansible_collections.gpuops.fleet.plugins.plugin_utils import _ssh_wire as wire
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_causes import CAUSES, STAGES, SickError, printable
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_client import Program, Route, Target
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_key import check_keys
 
-STAGES = ("inventory", "resolve", "tcp", "banner", "key", "login")
-
-_IDENTIFICATION = b"SSH-2.0-gpuops.fleet_doctor\r\n"
-_BANNER_BYTES = 8192
-
-# One authentication attempt, no prompt, and nothing written: known_hosts, agent and sockets stay as they are.
-_LOGIN_OPTIONS = (
-    "BatchMode=yes",
-    "ControlMaster=no",
-    "ControlPath=none",
-    "StrictHostKeyChecking=yes",
-    "NumberOfPasswordPrompts=0",
-    "UpdateHostKeys=no",
-    "CheckHostIP=no",
-    "AddKeysToAgent=no",
-    "ClearAllForwardings=yes",
-    "FingerprintHash=sha256",
+# A jump host is examined up to here.
+_JUMP_STAGES = STAGES[: STAGES.index("login") + 1]
+_MOST_JUMPS = 8
+# All stages of a node and of its jump hosts together end at this many times the limit of one stage.
+_WHOLE = 4
+# Servers turn an address away that fails often. With this pause, no attempt to log in is the fourth within 15 seconds.
+_LOGIN_PAUSE = 8.0
+# SSH_FXP_INIT and SSH_FXP_VERSION of the sftp protocol (draft-ietf-secsh-filexfer-02).
+_SFTP_INIT, _SFTP_VERSION = b"\0\0\0\5\1\0\0\0\3", 2
+# A failure before the server named its methods: another client may still learn them.
+_ASK_PARAMIKO = (
+    "ssh_missing",
+    "ssh_config_error",
+    "no_matching_algorithm",
+    "host_key_unknown",
+    "host_key_changed",
+    "host_cert_invalid",
 )
-
-_ALGORITHM_QUERIES = {
-    "key exchange method": "kex",
-    "host key type": "HostKeyAlgorithms",
-    "cipher": "cipher",
-    "MAC": "mac",
-}
-
-# Anchored, since a server may put any text into its login banner. Searched in this order.
-_LOGIN_PATTERNS = tuple(
-    (re.compile(pattern), code)
-    for pattern, code in (
-        (r"^(?:debug1: )?kex_exchange_identification: banner line \d+: Exceeded MaxStartups", "max_startups"),
-        (r"^(?:debug1: )?kex_exchange_identification: banner line \d+: Not allowed at this time", "penalties"),
-        (r"^Connection timed out during banner exchange", "banner_timeout"),
-        (r"^ssh: Could not resolve hostname .*: Temporary failure", "resolver_failed"),
-        (r"^ssh: Could not resolve hostname ", "name_unknown"),
-        (r"^ssh: connect to host .*: Connection refused", "tcp_refused"),
-        (r"^ssh: connect to host .*: Connection timed out", "tcp_timeout"),
-        (r"^ssh: connect to host ", "tcp_unreachable"),
-        (r"^Unable to negotiate with .*: no matching .* found", "no_matching_algorithm"),
-        (r"^@ +WARNING: REVOKED HOST KEY DETECTED!", "host_key_revoked"),
-        (r"^@ +WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!", "host_key_changed"),
-        (r"^No .*host key is known for ", "host_key_unknown"),
-        (r"^Host key verification failed", "host_key_unknown"),
-        (r"^(?:Received d|D)isconnect(?:ed)? from .*: Too many authentication failures", "auth_too_many_failures"),
-        (r'^Load key ".*": bad permissions', "key_permissions"),
-    )
-)
-# Only when authentication had no say in it.
-_BROKEN_PATTERNS = tuple(
-    (re.compile(pattern), code)
-    for pattern, code in (
-        (r"Connection reset by ", "connection_reset"),
-        (r"Broken pipe", "connection_reset"),
-        (r"Connection closed by |Connection to .* closed by remote host|^Disconnected from ", "connection_closed"),
-    )
-)
-_METHODS = re.compile(r"^debug1: Authentications that can continue: (\S+)")
-_ACCEPTED = re.compile(r"^debug1: Server accepts key: ")
-_DENIED = re.compile(r"^(?:\S+: )?Permission denied \(([^)]*)\)")
-_PARTIAL = re.compile(r'^Authenticated using "\S+" with partial success')
-_AUTHENTICATED = re.compile(r"^(?:debug1: )?Authenticat(?:ed to .* using|ion succeeded )")
-
-
-@dataclass(frozen=True)
-class Target:
-    """What to examine; `port` keeps what the inventory says, number or not."""
-
-    alias: str
-    host: str
-    port: object = None
-    user: str | None = None
-    identity_file: str | None = None
-    known_hosts_file: str | None = None
-    host_key_alias: str | None = None
-    ssh_config: str | None = None
-    ssh_args: tuple[str, ...] = ()
-    timeout: float = 10.0
-    password_given: bool = False
-
-
-@dataclass(frozen=True)
-class Route:
-    """The connection ssh would make, as C{ssh -G} tells it; `via` is empty for a direct one."""
-
-    host: str
-    port: int
-    user: str
-    known_name: str
-    known_hosts: str
-    via: str = ""
 
 
 @dataclass(frozen=True)
@@ -127,33 +59,27 @@ class Stage:
     evidence: str
 
 
+@dataclass
+class _Note:
+    """What the body of a stage has to say."""
+
+    evidence: str = ""
+    warnings: list[SickError] = field(default_factory=list)
+    status: str = "ok"
+
+
 @dataclass(frozen=True)
-class Finished:
-    """A process that ended, or was ended at its limit (then rc is None)."""
+class _Way:
+    """An open login on a jump host: its name, the bytes of the connection to the next one, and how to share it."""
 
-    rc: int | None
-    stdout: str
-    stderr: str
+    name: str
+    program: Program
+    pipe: socket.socket
+    control_path: str
 
-
-@dataclass(frozen=True)
-class Session:
-    """What the client's debug output tells about the node itself, not about a jump host before it."""
-
-    lines: tuple[str, ...]
-    server_version: str | None
-    auth_methods: tuple[str, ...] | None
-    host_key_fingerprint: str | None
-
-
-class SickError(Exception):
-    """A stage failed: the code of the cause, what was seen, and values for the remedy."""
-
-    def __init__(self, code: str, seen: str, **values: str) -> None:
-        super().__init__(seen)
-        self.code = code
-        self.seen = " ".join(seen.split())
-        self.values = values
+    @property
+    def proxy(self) -> str:
+        return shlex.join(client.shared_command(self.control_path, "-W", "[%h]:%p"))
 
 
 @dataclass
@@ -162,13 +88,120 @@ class _Examination:
 
     target: Target
     route: Route
+    deadline: float
+    names: tuple[str, ...] = STAGES
     stages: list[Stage] = field(default_factory=list)
+    concerns: list[dict[str, t.Any]] = field(default_factory=list)
+    jump_hosts: list[dict[str, t.Any]] = field(default_factory=list)
     server_version: str | None = None
     auth_methods: tuple[str, ...] | None = None
     host_key_fingerprint: str | None = None
+    machine: str | None = None
+    weak_key: str = ""
+    tried_login: bool = False
+
+    @classmethod
+    def of(cls, target: Target, deadline: float, names: tuple[str, ...] = STAGES) -> _Examination:
+        return cls(target, Route(target.host, 22, target.user or "", target.host, ""), deadline, names)
+
+    @property
+    def limit(self) -> float:
+        """Seconds that the stage may take which starts now."""
+        return max(min(self.target.timeout, self.deadline - time.monotonic()), 0.1)
+
+    @property
+    def place(self) -> str:
+        port = self.target.port if self.target.port is not None else self.route.port
+        return f"{self.target.alias} ({self.route.host}:{port})"
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> t.Iterator[_Note]:
+        """Time a stage and record its end; the body notes the evidence of success."""
+        start = time.monotonic()
+        note = _Note()
+        try:
+            yield note
+        except SickError as sick:
+            note.status, note.evidence = "fail", sick.seen
+            raise
+        else:
+            if note.warnings:
+                note.status = "warn"
+                note.evidence = ", ".join(filter(None, [note.evidence, *(warning.seen for warning in note.warnings)]))
+                self.concerns += [render_cause(sick, name, self.target, self.route) for sick in note.warnings]
+        finally:
+            self.stages.append(Stage(name, note.status, round((time.monotonic() - start) * 1000), note.evidence))
+
+    def skip(self, why: str, *names: str) -> None:
+        self.stages += [Stage(name, "skipped", 0, why) for name in names]
+
+    def skip_rest(self, why: str) -> None:
+        done = {stage.stage for stage in self.stages}
+        self.skip(why, *(name for name in self.names if name not in done))
+
+    def listed(self) -> list[dict[str, t.Any]]:
+        """The stages in their order; the key is looked at before anything is sent."""
+        return [asdict(stage) for stage in sorted(self.stages, key=lambda stage: STAGES.index(stage.stage))]
 
 
-# --- pure: classification -------------------------------------------------------------------------------------------
+class _JumpHostError(Exception):
+    """A jump host is the reason; `cause` is its cause as it will be reported."""
+
+    def __init__(self, name: str, cause: dict[str, t.Any]) -> None:
+        super().__init__(name)
+        self.name = name
+        self.cause = cause
+
+
+# --- pure -----------------------------------------------------------------------------------------------------------
+
+
+def pause_before(attempt: int, delay: float, jitter: float, tried_login: bool) -> float:
+    """Seconds to wait before an attempt (the first repetition is attempt 2); `jitter` is from 0 to 1."""
+    pause = delay * 2.0 ** (attempt - 2) * (1 + jitter / 4)
+    return max(pause, _LOGIN_PAUSE) if tried_login else pause
+
+
+def remedy_values(target: Target, route: Route) -> dict[str, str]:
+    """The values of remedy templates, quoted for a shell."""
+    identity = target.identity_file or os.path.expanduser("~/.ssh/id_ed25519")
+    copy_id = ["-i", identity] if target.identity_file else []
+    copy_id += ["-p", str(route.port)]
+    if target.known_hosts_file:
+        copy_id += ["-o", client.known_hosts_option(target.known_hosts_file)]
+    if target.host_key_alias:
+        copy_id += ["-o", f"HostKeyAlias={target.host_key_alias}"]
+    if route.jump:
+        copy_id += ["-o", f"ProxyJump={route.jump}"]
+    return {
+        "alias": shlex.quote(target.alias),
+        "host": shlex.quote(route.host),
+        "address": shlex.quote(route.host),
+        "user": shlex.quote(route.user),
+        "login": shlex.join([*client.client_arguments(target), client.destination(target)]),
+        "copy_id": shlex.join([*copy_id, f"{route.user}@{route.host}"]),
+        "identity": shlex.quote(identity),
+        "known_hosts": shlex.quote(route.known_hosts),
+        "known_name": shlex.quote(route.known_name),
+        "fingerprint": "its fingerprint",
+        "query": "kex",
+    }
+
+
+def render_cause(sick: SickError, stage: str, target: Target, route: Route) -> dict[str, t.Any]:
+    """Fill in the entry of the table of causes."""
+    cause = CAUSES[sick.code]
+    values = {**remedy_values(target, route), **{key: shlex.quote(value) for key, value in sick.values.items()}}
+    template = cause.remedy_with_password if target.password_given and cause.remedy_with_password else cause.remedy
+    return {
+        "code": cause.code,
+        "stage": stage,
+        "severity": cause.severity,
+        "seen": sick.seen,
+        "meaning": cause.meaning,
+        "remedy": template.format_map(values),
+        "transient": cause.transient,
+    }
 
 
 def check_inventory(target: Target) -> str:
@@ -184,488 +217,277 @@ def check_inventory(target: Target) -> str:
     return f"{target.host}, port {target.port}"
 
 
-def parse_route(text: str, target: Target) -> Route:
-    """Read the output of C{ssh -G}."""
-    config: dict[str, str] = {}
-    for line in text.splitlines():
-        key, _blank, value = line.partition(" ")
-        config.setdefault(key, value)
-    host, port = config.get("hostname", target.host), int(config.get("port", "22"))
-    via = [
-        f"{label} {config[key]}"
-        for key, label in (("proxyjump", "ProxyJump"), ("proxycommand", "ProxyCommand"))
-        if config.get(key, "none") != "none"
+def judge_algorithms(ours: wire.Algorithms | None, theirs: wire.Algorithms) -> tuple[str, list[SickError]]:
+    """OpenSSH has to get in; other clients should."""
+    missing = wire.compare(ours, theirs) if ours else None
+    if missing:
+        raise SickError("no_matching_algorithm", _describe(missing, "ssh"), query=missing.query)
+    agreed = ours and [
+        wire.choose(*pair)
+        for pair in ((ours.kex, theirs.kex), (ours.host_keys, theirs.host_keys), (ours.ciphers, theirs.ciphers))
     ]
-    return Route(
-        host=host,
-        port=port,
-        user=config.get("user", ""),
-        known_name=config.get("hostkeyalias") or (host if port == 22 else f"[{host}]:{port}"),
-        known_hosts=target.known_hosts_file or config.get("userknownhostsfile", "").split(" ")[0],
-        via=", ".join(via),
-    )
+    evidence = ", ".join(filter(None, agreed or []))
+    if not second.INSTALLED:
+        return f"{evidence}; paramiko is not installed, so it was not compared", []
+    incompatible = wire.compare(second.algorithms(), theirs)
+    if incompatible:
+        return evidence, [SickError("paramiko_incompatible", _describe(incompatible, "paramiko"))]
+    return evidence, []
 
 
-def classify_connect_errors(errors: t.Sequence[tuple[str, OSError]]) -> SickError:
-    """Name the cause when no address accepted a connection: the one that got furthest decides."""
-    codes = []
-    for _address, error in errors:
-        if isinstance(error, ConnectionRefusedError):
-            codes.append("tcp_refused")
-        elif isinstance(error, TimeoutError) or error.errno == errno.ETIMEDOUT:
-            codes.append("tcp_timeout")
-        else:
-            codes.append("tcp_unreachable")
-    code = min(codes, key=("tcp_refused", "tcp_timeout", "tcp_unreachable").index)
-    seen = ", ".join(f"{address}: {error.strerror or 'timed out'}" for address, error in errors)
-    return SickError(code, seen, address=errors[codes.index(code)][0])
+def _describe(missing: wire.Incompatible, who: str) -> str:
+    return f"no common {missing.kind}; server: {_short(missing.theirs)}; {who}: {_short(missing.ours)}"
 
 
-def classify_banner(data: bytes, end: str) -> str:
-    """Return the server's software version from its first bytes; `end` is open, closed or reset."""
-    for line in data.splitlines():
-        if line.startswith((b"SSH-2.0-", b"SSH-1.99-")):
-            return _printable(line.decode("ascii", "replace")).split("-", 2)[2]
-        if line.startswith(b"SSH-"):
-            raise SickError("ssh_protocol_old", _escaped(line))
-    if b"Exceeded MaxStartups" in data:
-        raise SickError("max_startups", _escaped(data))
-    if b"Not allowed at this time" in data:
-        raise SickError("penalties", _escaped(data))
-    if data:
-        kind = "an HTTP server: " if data.startswith(b"HTTP/") else ""
-        raise SickError("not_ssh", f"{kind}{_escaped(data)}")
-    if end == "open":
-        raise SickError("banner_timeout", "connected, no identification line")
-    raise SickError("banner_closed", f"connection {end} before the identification line")
-
-
-def read_session(stderr: str, route: Route) -> Session | None:
-    """Cut out what concerns the node from the output of C{ssh -v}; None when it was never reached."""
-    lines = tuple(_printable(line) for line in stderr.splitlines())
-    starts = [
-        number
-        for number, line in enumerate(lines)
-        if line.startswith(f"debug1: Authenticating to {route.host}:{route.port} as ")
-    ]
-    if not starts:
-        return None
-    own = lines[starts[-1] :]
-    versions = _matches(r"remote software version (.+)$", lines[: starts[-1]])
-    methods = _matches(r"^debug1: Authentications that can continue: (\S+)", own)
-    fingerprints = _matches(r"^debug1: Server host (?:key|certificate): \S+ (SHA256:[^\s,]+)", own)
-    return Session(
-        lines=own,
-        server_version=versions[-1] if versions else None,
-        auth_methods=tuple(methods[0].split(",")) if methods else None,
-        host_key_fingerprint=fingerprints[-1] if fingerprints else None,
-    )
-
-
-def classify_login(finished: Finished, route: Route, timeout: float) -> None:
-    """Raise the cause that the exit code and the messages of C{ssh -v … true} tell; return when the login works."""
-    if finished.rc == 0:
-        return
-    session = read_session(finished.stderr, route)
-    lines = session.lines if session else tuple(_printable(line) for line in finished.stderr.splitlines())
-    last = _last_words(lines)
-
-    if route.via and session is None:
-        told = [line for line in lines if re.search(r"^Host key verification failed|Permission denied \(", line)]
-        if told:
-            raise SickError("jump_refused", f"{told[-1]} (through {route.via})")
-        raise SickError("jump_failed", f"{last or f'no end after {timeout:g} s'} (through {route.via})")
-    authenticated = _first(_AUTHENTICATED, lines)
-    if finished.rc is None:
-        _classify_hang(lines, bool(authenticated), timeout)
-    if authenticated and (status := _matches(r"^debug1: Exit status (-?\d+)", lines)):
-        words = _last_words(tuple(_printable(line) for line in finished.stdout.splitlines())) or last
-        raise SickError("command_failed", f"exit status {status[-1]}: {words}")
-    if not authenticated:
-        _classify_before_login(lines, route, session)
-    for pattern, code in _BROKEN_PATTERNS:
-        if line := _first(pattern, lines):
-            raise SickError(code, line)
-    raise SickError("unknown", f"exit code {finished.rc}: {last}")
-
-
-def _classify_hang(lines: tuple[str, ...], authenticated: bool, timeout: float) -> t.NoReturn:
-    latest = lines[-1].removeprefix("debug1: ") if lines else "no message"
-    if authenticated:
-        raise SickError("command_timeout", f"no end after {timeout:g} s")
-    if not any(line.startswith("debug1: SSH2_MSG_NEWKEYS received") for line in lines):
-        raise SickError("kex_timeout", f"no end after {timeout:g} s: {latest}")
-    raise SickError("auth_timeout", f"no end after {timeout:g} s: {latest}")
-
-
-def _classify_before_login(lines: tuple[str, ...], route: Route, session: Session | None) -> None:
-    for pattern, code in _LOGIN_PATTERNS:
-        line = _first(pattern, lines)
-        if not line:
-            continue
-        values: dict[str, str] = {}
-        if session and session.host_key_fingerprint:
-            values["fingerprint"] = session.host_key_fingerprint
-        if code == "no_matching_algorithm":
-            values["query"] = next((query for kind, query in _ALGORITHM_QUERIES.items() if kind in line), "kex")
-        elif code == "key_permissions":
-            values["identity"] = line.split('"')[1]
-        elif code == "host_key_unknown":
-            line = f"{line} Offered: {values.get('fingerprint', 'unknown')}"
-        elif code in ("host_key_changed", "host_key_revoked"):
-            offending = _matches(r"^Offending .*key.* in (.+:\d+)$", lines)
-            if offending:
-                values["known_hosts"], _colon, values["known_line"] = offending[-1].rpartition(":")
-            line = f"{line.strip('@ ')} Offered: {values.get('fingerprint', 'unknown')}"
-        raise SickError(code, line, **values)
-
-    accepted = max((number for number, line in enumerate(lines) if _ACCEPTED.search(line)), default=-1)
-    denied = _first(_DENIED, lines)
-    if _first(_PARTIAL, lines):
-        raise SickError("auth_second_factor", denied or _last_words(lines))
-    if accepted >= 0:
-        told = _first(re.compile(r"Your account has expired|Connection closed by "), lines[accepted:])
-        if told or _first(_METHODS, lines[accepted:]):
-            raise SickError("auth_account_refused", f"key accepted, then: {told or denied}")
-        if denied:
-            seen = _last_words(lines[accepted:-1]) or lines[accepted].removeprefix("debug1: ")
-            raise SickError("key_passphrase", seen)
-    if not denied:
-        return
-    methods = _matches(_DENIED.pattern, lines)[-1].split(",")
-    offered = _matches(r"^debug1: Offering public key: (.*)$", lines)
-    values = {"identity": offered[-1].split(" ")[0]} if offered and offered[-1].startswith("/") else {}
-    if {"password", "keyboard-interactive"} & set(methods):
-        raise SickError("auth_password_only", denied, **values)
-    if invalid := _first(re.compile(r'^Load key ".*": '), lines):
-        raise SickError("key_invalid", invalid, identity=invalid.split('"')[1])
-    if not offered:
-        raise SickError("auth_no_key", f"{denied} No key was offered.")
-    raise SickError("auth_key_refused", f"{denied} Offered: {offered[-1]}", **values)
-
-
-def parse_known_fingerprints(text: str) -> dict[int, str]:
-    """Read C{ssh-keygen -l -F}: fingerprint by line number of the known_hosts file."""
-    fingerprints = {}
-    line_number = 0
-    for line in text.splitlines():
-        if found := re.match(r"# Host .* found: line (\d+)", line):
-            line_number = int(found.group(1))
-        elif fingerprint := re.search(r"SHA256:\S+", line):
-            fingerprints[line_number] = fingerprint.group(0)
-    return fingerprints
-
-
-def remedy_values(target: Target, route: Route) -> dict[str, str]:
-    """The values of remedy templates, quoted for a shell."""
-    identity = target.identity_file or os.path.expanduser("~/.ssh/id_ed25519")
-    copy_id = ["-i", identity] if target.identity_file else []
-    copy_id += ["-p", str(route.port)]
-    if target.known_hosts_file:
-        copy_id += ["-o", _known_hosts_option(target.known_hosts_file)]
-    if target.host_key_alias:
-        copy_id += ["-o", f"HostKeyAlias={target.host_key_alias}"]
-    if route.via.startswith("ProxyJump "):
-        copy_id += ["-o", f"ProxyJump={route.via.split(' ')[1].rstrip(',')}"]
-    return {
-        "alias": shlex.quote(target.alias),
-        "host": shlex.quote(route.host),
-        "address": shlex.quote(route.host),
-        "user": shlex.quote(route.user),
-        "login": shlex.join([*_client_arguments(target), _destination(target)]),
-        "copy_id": shlex.join([*copy_id, f"{route.user}@{route.host}"]),
-        "identity": shlex.quote(identity),
-        "known_hosts": shlex.quote(route.known_hosts),
-        "known_name": shlex.quote(route.known_name),
-        "fingerprint": "its fingerprint",
-        "query": "kex",
-    }
-
-
-def render_cause(sick: SickError, target: Target, route: Route) -> dict[str, t.Any]:
-    """Fill in the entry of the table of causes."""
-    cause = CAUSES[sick.code]
-    values = {**remedy_values(target, route), **{key: shlex.quote(value) for key, value in sick.values.items()}}
-    template = cause.remedy_with_password if target.password_given and cause.remedy_with_password else cause.remedy
-    return {
-        "code": cause.code,
-        "seen": sick.seen,
-        "meaning": cause.meaning,
-        "remedy": template.format_map(values),
-        "transient": cause.transient,
-    }
-
-
-def _client_arguments(target: Target) -> list[str]:
-    arguments = []
-    if target.ssh_config:
-        arguments += ["-F", target.ssh_config]
-    if target.identity_file:
-        arguments += ["-i", target.identity_file, "-o", "IdentitiesOnly=yes"]
-    if target.known_hosts_file:
-        arguments += ["-o", _known_hosts_option(target.known_hosts_file)]
-    if target.host_key_alias:
-        arguments += ["-o", f"HostKeyAlias={target.host_key_alias}"]
-    if target.port is not None:
-        arguments += ["-p", str(target.port)]
-    arguments += target.ssh_args
-    return arguments
-
-
-def _known_hosts_option(path: str) -> str:
-    """ssh takes several files here, separated by blanks."""
-    return f'UserKnownHostsFile="{path}"' if " " in path else f"UserKnownHostsFile={path}"
-
-
-def _destination(target: Target) -> str:
-    return f"{target.user}@{target.host}" if target.user else target.host
-
-
-def _matches(pattern: str, lines: t.Iterable[str]) -> list[str]:
-    return [found.group(1) for line in lines if (found := re.search(pattern, line))]
-
-
-def _first(pattern: re.Pattern[str], lines: t.Iterable[str]) -> str:
-    return next((line for line in lines if pattern.search(line)), "")
-
-
-def _last_words(lines: t.Sequence[str]) -> str:
-    """The last three lines meant for a person."""
-    noise = ("debug1: ", "Transferred: ", "Bytes per second: ", "OpenSSH_")
-    return " | ".join([line for line in lines if line.strip() and not line.startswith(noise)][-3:])
-
-
-def _printable(text: str) -> str:
-    return "".join(char for char in text if char.isprintable()).strip()
-
-
-def _escaped(data: bytes) -> str:
-    return repr(data[:80].strip())[2:-1]
+def _short(names: t.Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
 # --- the outside world ----------------------------------------------------------------------------------------------
 
 
+def diagnose_patiently(target: Target, attempts: int, delay: float, deadline: float) -> dict[str, t.Any]:
+    """Examine again while the cause is one that may pass by itself; `attempts` of the report is how often it was."""
+    end = time.monotonic() + deadline
+    for attempt in range(1, attempts + 1):
+        report, tried_login = _diagnose(target)
+        report["attempts"] = attempt
+        pause = pause_before(attempt + 1, delay, random.random(), tried_login)
+        if report["ok"] or not report["cause"]["transient"] or attempt == attempts or time.monotonic() + pause > end:
+            break
+        time.sleep(pause)
+    return report
+
+
 def diagnose(target: Target) -> dict[str, t.Any]:
     """Run the stages up to the first failure; the keys are those of the module's return values."""
-    found = _Examination(target, Route(target.host, 22, target.user or "", target.host, ""))
+    return _diagnose(target)[0]
+
+
+def _diagnose(target: Target) -> tuple[dict[str, t.Any], bool]:
+    found = _Examination.of(target, time.monotonic() + _WHOLE * target.timeout)
     cause = None
-    try:
-        _examine(found)
-    except SickError as sick:
-        cause = render_cause(sick, target, found.route)
-        failed = found.stages[-1].stage
-        found.stages += [Stage(name, "skipped", 0, f"{failed} failed") for name in STAGES[len(found.stages) :]]
-    place = f"{target.alias} ({found.route.host}:{target.port if target.port is not None else found.route.port})"
+    with contextlib.ExitStack() as stack:
+        try:
+            _examine(found, stack)
+        except SickError as sick:
+            failed = found.stages[-1].stage
+            _ask_paramiko(found, sick)
+            cause = render_cause(sick, failed, target, found.route)
+            found.skip_rest(f"{failed} failed")
+        except _JumpHostError as jump:
+            cause = jump.cause
+            found.skip_rest(f"jump host {jump.name} failed")
     return {
         "ok": cause is None,
-        "stages": [asdict(stage) for stage in found.stages],
+        "message": _message(found, cause),
+        "stages": found.listed(),
+        "jump_hosts": found.jump_hosts,
         "cause": cause,
-        "message": f"{place}: {cause['meaning']}; seen: {cause['seen']}; next: {cause['remedy']}"
-        if cause
-        else f"{place}: login works, user {found.route.user}, {sum(stage.ms for stage in found.stages)} ms",
+        "concerns": found.concerns,
+        "machine": found.machine,
         "server_version": found.server_version,
         "auth_methods": list(found.auth_methods) if found.auth_methods is not None else None,
         "host_key_fingerprint": found.host_key_fingerprint,
-    }
+    }, found.tried_login
 
 
-def _examine(found: _Examination) -> None:
+def _message(found: _Examination, cause: dict[str, t.Any] | None) -> str:
+    if cause:
+        return f"{found.place}: {cause['meaning']}; seen: {cause['seen']}; next: {cause['remedy']}"
+    message = f"{found.place}: login works, user {found.route.user}, {sum(stage.ms for stage in found.stages)} ms"
+    concerns = [f"{concern['meaning']}; next: {concern['remedy']}" for concern in found.concerns]
+    return "; but ".join([message, *concerns])
+
+
+def _examine(found: _Examination, stack: contextlib.ExitStack) -> None:
+    with found.stage("inventory") as note:
+        note.evidence = check_inventory(found.target)
+        found.route = _ask_route(found)
+        hops = _jump_hosts(found)
+    # A socket's path has to be short, wherever temporary files go.
+    place = "/tmp" if len(tempfile.gettempdir()) > 60 else None
+    sockets = stack.enter_context(tempfile.TemporaryDirectory(prefix="doctor-", dir=place))
+    way = None
+    for number, hop in enumerate(hops):
+        following = hops[number + 1].route if number + 1 < len(hops) else found.route
+        way = _go_through(hop, way, following, f"{sockets}/{number}", found, stack)
+    _reach(found, way)
+    with found.stage("key") as note:
+        note.evidence, note.warnings, found.weak_key = check_keys(found.target.identity_file, found.route, found.limit)
+    control_path = f"{sockets}/node"
+    argv = client.login_command(found.target, control_path, way.proxy if way else "")
+    login = stack.enter_context(Program([*argv, "/bin/sh"], stdin=subprocess.PIPE))
+    login.say(node.SCRIPT.encode())
+    _log_in(found, login)
+    answer, arrival = _run_script(found, login)
+    _try_sftp(found, login, control_path, answer.noise)
+    _try_forwarding(found, login, control_path)
+    # The shell has waited for more of the script.
+    login.say_no_more()
+    login.finish(min(found.limit, 1.0))
+    for name, (evidence, warnings) in {
+        "python": node.judge_python(answer),
+        "sudo": node.judge_sudo(answer),
+        "clock": node.judge_clock(answer, arrival),
+        "disk": node.judge_disk(answer),
+    }.items():
+        with found.stage(name) as note:
+            note.evidence, note.warnings = evidence, warnings
+
+
+def _ask_route(found: _Examination) -> Route:
     target = found.target
-    with _stage(found, "inventory") as note:
-        note(check_inventory(target))
-        configured = run_command(["ssh", "-G", *_client_arguments(target), _destination(target)], target.timeout)
-    direct = ("resolve", "tcp", "banner")
-    if configured.rc != 0:
-        found.stages += [Stage(name, "skipped", 0, "ssh does not start") for name in (*direct, "key")]
-        with _stage(found, "login"):
-            _raise_unusable_client(configured, target.timeout)
-    found.route = route = parse_route(configured.stdout, target)
-    if route.via:
-        found.stages += [Stage(name, "skipped", 0, f"ssh goes through {route.via}") for name in direct]
-    else:
-        with _stage(found, "resolve") as note:
-            addresses = _resolve(route, target.timeout)
-            note(", ".join(address for _family, address in addresses))
-        with _stage(found, "tcp") as note:
-            connection, address = _connect(addresses, route.port, target.timeout)
-            note(f"connected to {address}")
-        with connection, _stage(found, "banner") as note:
-            found.server_version = classify_banner(*_read_banner(connection, target.timeout))
-            note(found.server_version)
-    if target.identity_file:
-        with _stage(found, "key") as note:
-            note(_check_key(target.identity_file, target.timeout))
-    else:
-        found.stages.append(Stage("key", "skipped", 0, "no identity_file, ssh chooses"))
-    with _stage(found, "login") as note:
-        _login(found)
-        note(f"`true` ran as {route.user}")
-
-
-@contextlib.contextmanager
-def _stage(found: _Examination, name: str) -> t.Iterator[t.Callable[[str], None]]:
-    """Time a stage and record its end; the body notes the evidence of success."""
-    start = time.monotonic()
-    evidence = ""
-
-    def note(text: str) -> None:
-        nonlocal evidence
-        evidence = text
-
-    status = "ok"
-    try:
-        yield note
-    except SickError as sick:
-        status, evidence = "fail", sick.seen
-        raise
-    finally:
-        found.stages.append(Stage(name, status, round((time.monotonic() - start) * 1000), evidence))
-
-
-def run_command(argv: t.Sequence[str], timeout: float) -> Finished:
-    """Run a program without terminal, input and questions; it and its children end at the limit."""
-    env = {key: value for key, value in os.environ.items() if key not in ("DISPLAY", "SSH_ASKPASS")}
-    env.update(LC_ALL="C", SSH_ASKPASS_REQUIRE="never")
-    # Files, not pipes: a child that outlives the program (a proxy command) cannot hold up the reader.
-    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
-        try:
-            process = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, env=env, start_new_session=True
-            )
-        except FileNotFoundError:
-            return Finished(127, "", f"{argv[0]}: command not found")
-        rc: int | None
-        try:
-            rc = process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            rc = None
-        finally:
-            if process.returncode is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-        texts = []
-        for stream in (stdout, stderr):
-            stream.seek(0)
-            texts.append(stream.read(1 << 20).decode("utf-8", "replace"))
-        return Finished(rc, *texts)
-
-
-def _raise_unusable_client(configured: Finished, timeout: float) -> t.NoReturn:
+    argv = ["ssh", "-G", *client.client_arguments(target), client.destination(target)]
+    configured = client.run_command(argv, found.limit)
+    if configured.rc == 0:
+        return client.parse_route(configured.stdout, target)
     if configured.rc == 127:
         raise SickError("ssh_missing", configured.stderr)
     if configured.rc is None:
-        raise SickError("ssh_config_error", f"ssh -G did not end within {timeout:g} s (Match exec?)")
-    lines = [_printable(line) for line in configured.stderr.splitlines()]
+        raise SickError("ssh_config_error", f"ssh -G did not end within {target.timeout:g} s (Match exec?)")
+    lines = [printable(line) for line in configured.stderr.splitlines()]
     raise SickError("ssh_config_error", next((line for line in lines if line), f"exit code {configured.rc}"))
 
 
-def _resolve(route: Route, timeout: float) -> list[tuple[socket.AddressFamily, str]]:
-    answers: list[t.Any] = []
-
-    def ask() -> None:
-        try:
-            answers.append(socket.getaddrinfo(route.host, route.port, type=socket.SOCK_STREAM))
-        except (OSError, UnicodeError) as error:
-            answers.append(error)
-
-    # getaddrinfo knows no limit
-    asker = threading.Thread(target=ask, daemon=True)
-    asker.start()
-    asker.join(timeout)
-    if not answers:
-        raise SickError("resolver_failed", f"no answer for {route.host} within {timeout:g} s")
-    if isinstance(answers[0], Exception):
-        again = isinstance(answers[0], socket.gaierror) and answers[0].errno == socket.EAI_AGAIN
-        raise SickError("resolver_failed" if again else "name_unknown", f"{route.host}: {answers[0]}")
-    return list(dict.fromkeys((family, str(address[0])) for family, _type, _proto, _name, address in answers[0]))
+def _jump_hosts(found: _Examination) -> list[_Examination]:
+    """The jump hosts on the way, the nearest first. A jump host may need another one."""
+    hops: list[_Examination] = []
+    last = found
+    while last.route.jump:
+        if len(hops) == _MOST_JUMPS:
+            raise SickError("ssh_config_error", f"ProxyJump leads in a circle: {last.route.jump}")
+        hop = _Examination.of(client.jump_host(last.route, last.target), found.deadline, _JUMP_STAGES)
+        hop.route = _ask_route(hop)
+        hops.insert(0, hop)
+        last = hop
+    return hops
 
 
-def _connect(
-    addresses: t.Sequence[tuple[socket.AddressFamily, str]], port: int, timeout: float
-) -> tuple[socket.socket, str]:
-    deadline = time.monotonic() + timeout
-    errors = []
-    for number, (_family, address) in enumerate(addresses):
-        share = (deadline - time.monotonic()) / (len(addresses) - number)
-        try:
-            return socket.create_connection((address, port), timeout=max(share, 0.01)), address
-        except OSError as error:
-            errors.append((address, error))
-    raise classify_connect_errors(errors)
-
-
-def _read_banner(connection: socket.socket, timeout: float) -> tuple[bytes, str]:
-    """Read up to the identification line; return the bytes and whether the connection is open, closed or reset."""
-    deadline = time.monotonic() + timeout
-    data = b""
-    greeted = False
-    # SSH servers speak first, an HTTP server answers only when spoken to.
-    patience = min(1.0, timeout / 2)
-    while not re.search(rb"^SSH-[^\n]*\n", data, re.MULTILINE) and len(data) < _BANNER_BYTES:
-        remaining = deadline - time.monotonic()
-        if remaining <= 0:
-            return data, "open"
-        connection.settimeout(remaining if greeted else min(patience, remaining))
-        try:
-            chunk = connection.recv(1024)
-        except TimeoutError:
-            if not greeted:
-                greeted = True
-                with contextlib.suppress(OSError):
-                    connection.sendall(_IDENTIFICATION)
-            continue
-        except OSError:
-            return data, "reset"
-        if not chunk:
-            return data, "closed"
-        data += chunk
-    return data, "open"
-
-
-def _check_key(path: str, timeout: float) -> str:
+def _go_through(
+    hop: _Examination,
+    way: _Way | None,
+    following: Route,
+    control_path: str,
+    found: _Examination,
+    stack: contextlib.ExitStack,
+) -> _Way:
+    """Examine a jump host up to the login, with the connection to the next machine as what the login is for."""
+    name = hop.target.alias
+    cause = None
     try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            raise SickError("key_missing", f"{path} is not a regular file")
-        with open(path, "rb") as file:
-            private = b"PRIVATE KEY" in file.read(4096)
-    except PermissionError as error:
-        raise SickError("key_unreadable", f"{path}: {error.strerror}") from error
-    except OSError as error:
-        raise SickError("key_missing", f"{path}: {error.strerror}") from error
-    mode = f"mode {stat.S_IMODE(status.st_mode):04o}"
-    # ssh never opens the file of a key that the agent holds, and checks only files of its own user.
-    checked = private and status.st_uid == os.getuid() and "SSH_AUTH_SOCK" not in os.environ
-    if checked and status.st_mode & 0o077:
-        raise SickError("key_permissions", f"{path}: {mode}")
-    listed = run_command(["ssh-keygen", "-l", "-f", path], timeout)
-    if found := re.match(r"(\d+) (\S+) .*\((\S+)\)$", listed.stdout.strip()):
-        bits, fingerprint, kind = found.groups()
-        return f"{kind} {bits} bits {fingerprint}, {mode}"
-    if not private:
-        raise SickError("key_invalid", _last_words(listed.stderr.splitlines()) or f"{path}: no key in it")
-    return f"encrypted private key, {mode}"
+        with hop.stage("inventory") as note:
+            note.evidence = check_inventory(hop.target)
+        _reach(hop, way)
+        with hop.stage("key") as note:
+            note.evidence, note.warnings, hop.weak_key = check_keys(None, hop.route, hop.limit)
+        argv = client.login_command(
+            hop.target, control_path, way.proxy if way else "", f"[{following.host}]:{following.port}"
+        )
+        pipe, theirs = socket.socketpair()
+        stack.enter_context(pipe)
+        with theirs:
+            program = stack.enter_context(Program(argv, stdin=theirs.fileno(), stdout=theirs.fileno()))
+        found.tried_login = True
+        _log_in(hop, program)
+    except SickError as sick:
+        failed = hop.stages[-1].stage
+        cause = _of_jump_host(name, render_cause(sick, failed, hop.target, hop.route))
+        hop.skip_rest(f"{failed} failed")
+        raise _JumpHostError(name, cause) from sick
+    finally:
+        found.concerns += [_of_jump_host(name, concern) for concern in hop.concerns]
+        found.jump_hosts.append({"host": name, "ok": cause is None, "stages": hop.listed(), "cause": cause})
+    return _Way(name, program, pipe, control_path)
 
 
-def _login(found: _Examination) -> None:
-    target, route = found.target, found.route
-    deadline = time.monotonic() + target.timeout
-    argv = ["ssh", "-v"]
-    for option in (*_LOGIN_OPTIONS, f"ConnectTimeout={max(1, int(target.timeout))}"):
-        argv += ["-o", option]
-    finished = run_command([*argv, *_client_arguments(target), _destination(target), "true"], target.timeout)
-    session = read_session(finished.stderr, route)
-    if session:
-        found.server_version = session.server_version or found.server_version
-        found.auth_methods = session.auth_methods
-        found.host_key_fingerprint = session.host_key_fingerprint
+def _of_jump_host(name: str, cause: dict[str, t.Any]) -> dict[str, t.Any]:
+    return {
+        **cause,
+        "meaning": f"jump host {name}: {cause['meaning']}",
+        "remedy": f"for the jump host {name}: {cause['remedy']}",
+    }
+
+
+def _reach(found: _Examination, way: _Way | None) -> None:
+    """The stages that need no login: up to what the server offers."""
+    direct = ("resolve", "tcp", "banner", "algorithms")
+    route = found.route
+    if way:
+        found.skip(f"{way.name} resolves it", "resolve")
+        with found.stage("tcp") as note:
+            _wait_for_channel(way, found.limit)
+            note.evidence = f"connected by {way.name}"
+        connection = way.pipe
+    elif route.command:
+        found.skip(f"ssh goes through {route.via}", *direct)
+        return
+    else:
+        with found.stage("resolve") as note:
+            addresses = wire.resolve(route.host, route.port, found.limit)
+            note.evidence = ", ".join(address for _family, address in addresses)
+        with found.stage("tcp") as note:
+            connection, address, errors = wire.connect(addresses, route.port, found.limit)
+            note.evidence = f"connected to {address}"
+            if errors:
+                note.warnings.append(SickError("tcp_address_dead", wire.describe_connect_errors(errors)))
+    with connection if not way else contextlib.nullcontext():
+        line = wire.Wire(connection)
+        with found.stage("banner") as note:
+            note.evidence = found.server_version = wire.read_banner(line, found.limit)
+        with found.stage("algorithms") as note:
+            note.evidence, note.warnings = judge_algorithms(route.algorithms, wire.read_offer(line, found.limit))
+
+
+def _wait_for_channel(way: _Way, timeout: float) -> None:
+    opened = "channel_input_open_confirmation"
+    if way.program.read(timeout, lambda: opened in way.program.stderr or "open failed" in way.program.stderr):
+        if opened in way.program.stderr:
+            return
+        refused = client.classify_forwarding(way.program.stderr)
+        if refused:
+            code = "jump_forwarding_off" if refused.code == "forwarding_off" else refused.code
+            raise SickError(code, f"{way.name} says: {refused.seen}")
+    finished = way.program.finish(0)
+    if finished.rc is None:
+        raise SickError("tcp_timeout", f"{way.name} got no answer within {timeout:g} s")
+    raise SickError("jump_failed", f"{way.name}: {client.last_words(finished.stderr.splitlines())}")
+
+
+def _log_in(found: _Examination, login: Program) -> None:
+    """The stages host_key and login, as the client tells of them."""
+    route = found.route
+    found.tried_login = True
     try:
-        classify_login(finished, route, target.timeout)
+        with found.stage("host_key") as note:
+            if not login.read(found.limit, lambda: client.trusts_host_key(login.stderr, route)):
+                _raise_failed_login(found, login)
+            note.evidence = f"known as {route.known_name}"
+        with found.stage("login") as note:
+            if not login.read(found.limit, lambda: client.is_authenticated(login.stderr, route)):
+                _raise_failed_login(found, login)
+            session = client.read_session(login.stderr, route)
+            key = session.accepted_key if session else None
+            note.evidence = f"{route.user}, {key or 'without a key'}"
+    finally:
+        session = client.read_session(login.stderr, route)
+        if session:
+            found.server_version = session.server_version or found.server_version
+            found.auth_methods = session.auth_methods
+            found.host_key_fingerprint = session.host_key_fingerprint
+
+
+def _raise_failed_login(found: _Examination, login: Program) -> t.NoReturn:
+    finished = login.finish(0)
+    try:
+        client.classify_login(finished, found.route, found.target.timeout)
     except SickError as sick:
         if sick.code == "host_key_changed":
-            raise _with_known_key(sick, route, max(deadline - time.monotonic(), 0.5)) from sick
+            raise _with_known_key(sick, found.route, found.limit) from sick
+        if sick.code == "auth_key_refused" and found.weak_key:
+            raise SickError("key_obsolete", f"{sick.seen} ({found.weak_key})") from sick
         raise
+    raise SickError("unknown", f"exit code 0: {client.last_words(finished.stderr.splitlines())}")
 
 
 def _with_known_key(sick: SickError, route: Route, timeout: float) -> SickError:
@@ -673,8 +495,86 @@ def _with_known_key(sick: SickError, route: Route, timeout: float) -> SickError:
     values = dict(sick.values)
     line = int(values.pop("known_line", "0"))
     known_hosts = values.get("known_hosts", route.known_hosts)
-    known = parse_known_fingerprints(
-        run_command(["ssh-keygen", "-l", "-F", route.known_name, "-f", known_hosts], timeout).stdout
-    )
+    listed = client.run_command(["ssh-keygen", "-l", "-F", route.known_name, "-f", known_hosts], timeout)
+    known = client.parse_known_fingerprints(listed.stdout)
     fingerprint = known.get(line) or ", ".join(known.values()) or "unknown"
     return SickError(sick.code, f"{sick.seen} Known: {fingerprint} ({known_hosts}:{line})", **values)
+
+
+def _run_script(found: _Examination, login: Program) -> tuple[node.Node, float]:
+    """Return the answer of the node, and when it came."""
+    with found.stage("command") as note:
+        if not login.read(found.limit, lambda: node.has_ended(login.stdout)):
+            login.say_no_more()
+            client.classify_login(login.finish(0), found.route, found.target.timeout)
+            printed = " ".join(login.stdout.decode("utf-8", "replace").split())
+            raise SickError(
+                "command_swallowed", f"exit status 0, no answer; printed: {printable(printed)[:80] or 'nothing'}"
+            )
+        arrival = time.time()
+        answer = node.parse_node(login.stdout.decode("utf-8", "replace"))
+        assert answer  # an end has a beginning
+        found.machine = answer.machine
+        note.evidence, note.warnings = f"ran as {found.route.user}", node.judge_command(answer)
+    return answer, arrival
+
+
+def _try_sftp(found: _Examination, login: Program, control_path: str, noise: str) -> None:
+    before = len(login.stderr)
+    argv = [*client.shared_command(control_path, "-s"), "sftp"]
+    with found.stage("sftp") as note, Program(argv, stdin=subprocess.PIPE) as program:
+        program.say(_SFTP_INIT)
+        if program.read(found.limit, lambda: len(program.stdout) >= 9) and program.stdout[4] == _SFTP_VERSION:
+            note.evidence = f"version {int.from_bytes(program.stdout[5:9], 'big')}"
+            return
+        program.say_no_more()
+        finished = program.finish(0.2)
+        login.read(0.1, lambda: "rtype exit-" in login.stderr[before:])
+        refused = client.classify_sftp(finished, login.stderr[before:])
+        if noise.strip() and finished.stdout.startswith(noise.strip()):
+            note.status, note.evidence = "skipped", "the start-up file that prints breaks it"
+        elif refused:
+            note.warnings.append(refused)
+        else:
+            note.status = "skipped"
+            note.evidence = "the server takes one session a connection (MaxSessions)"
+
+
+def _try_forwarding(found: _Examination, login: Program, control_path: str) -> None:
+    """Ask for a connection on the node to a port that nobody listens on: a server that tries it allows it."""
+    before = len(login.stderr)
+    with found.stage("forwarding") as note:
+        argv = client.shared_command(control_path, "-W", "127.0.0.1:1")
+        client.run_command(argv, found.limit)
+        login.read(0.2, lambda: "open failed" in login.stderr[before:])
+        refused = client.classify_forwarding(login.stderr[before:])
+        if refused and refused.code == "forwarding_off":
+            note.warnings.append(refused)
+        elif refused:
+            note.evidence = "allowed"
+        else:
+            note.status, note.evidence = "skipped", "the connection cannot be shared"
+
+
+def _ask_paramiko(found: _Examination, sick: SickError) -> None:
+    """Another client may learn what OpenSSH's could not, and shows which of the two is the limit."""
+    if sick.code not in _ASK_PARAMIKO or found.route.via:
+        return
+    ask_all = not sick.code.startswith("host_")
+    if not second.INSTALLED:
+        if ask_all:
+            sick.seen += "; paramiko is not installed, so it was not asked"
+        return
+    port = int(str(found.target.port or found.route.port))
+    try:
+        addresses = wire.resolve(found.route.host, port, found.limit)
+        connection, _address, _errors = wire.connect(addresses, port, found.limit)
+    except SickError:
+        return
+    opinion = second.ask(connection, found.route.user or getpass.getuser(), found.limit)
+    found.auth_methods = found.auth_methods or opinion.methods
+    found.host_key_fingerprint = found.host_key_fingerprint or opinion.fingerprint
+    if ask_all and opinion.methods:
+        sick.seen += f"; paramiko gets through (offered: {', '.join(opinion.methods)}), so this ssh is the limit"
+    elif ask_all:
+        sick.seen += f"; paramiko fails too: {opinion.failure}"

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import pathlib
 import shutil
@@ -18,22 +17,14 @@ import typing as t
 from dataclasses import replace
 
 import pytest
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_causes import CAUSES
+from ansible_collections.gpuops.fleet.plugins.plugin_utils import _ssh_paramiko
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_causes import CAUSES, STAGES, SickError
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_client import Route, Target
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_doctor import (
-    STAGES,
-    Finished,
-    Route,
-    SickError,
-    Target,
-    classify_banner,
-    classify_connect_errors,
-    classify_login,
     diagnose,
-    parse_known_fingerprints,
-    parse_route,
-    read_session,
+    diagnose_patiently,
+    pause_before,
     render_cause,
-    run_command,
 )
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
@@ -41,361 +32,17 @@ needs_sshd = pytest.mark.skipif(SSHD is None, reason="sshd is not installed (apt
 
 TARGET = Target("gpu-1", "192.0.2.7", port=2222, user="root", identity_file="/k/id")
 ROUTE = Route("192.0.2.7", 2222, "root", "[192.0.2.7]:2222", "/k/known_hosts")
-JUMP = replace(ROUTE, via="ProxyJump bastion")
-
-# --- messages of OpenSSH 9.2 on Debian 12, with addresses replaced, unless a case says otherwise ---
-
-START = """\
-OpenSSH_9.2p1 Debian-2+deb12u10, OpenSSL 3.0.19 27 Jan 2026
-debug1: Connecting to 192.0.2.7 [192.0.2.7] port 2222.
-debug1: Connection established.
-debug1: Local version string SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u10
-debug1: Remote protocol version 2.0, remote software version OpenSSH_9.2p1 Debian-2+deb12u10
-debug1: Authenticating to 192.0.2.7:2222 as 'root'
-debug1: SSH2_MSG_KEXINIT sent
-"""
-KEX = f"""{START}\
-debug1: SSH2_MSG_KEXINIT received
-debug1: Server host key: ssh-ed25519 SHA256:ycV9Ucl4glKj/bl/3uaWIJP4uPiKXBdXno0mX9p2sYE
-"""
-KNOWN = f"""{KEX}\
-debug1: Host '[192.0.2.7]:2222' is known and matches the ED25519 host key.
-debug1: SSH2_MSG_NEWKEYS received
-debug1: Will attempt key: /k/id ED25519 SHA256:tNSyzWA95PmX8/Wwea6MQot7ELqHV3Ma/EpEvSMriZc explicit
-debug1: Authentications that can continue: publickey
-debug1: Next authentication method: publickey
-"""
-OFFERED = f"""{KNOWN}\
-debug1: Offering public key: /k/id ED25519 SHA256:tNSyzWA95PmX8/Wwea6MQot7ELqHV3Ma/EpEvSMriZc explicit
-"""
-ACCEPTED = f"""{OFFERED}\
-debug1: Server accepts key: /k/id ED25519 SHA256:tNSyzWA95PmX8/Wwea6MQot7ELqHV3Ma/EpEvSMriZc explicit
-"""
-IN = f"""{ACCEPTED}\
-Authenticated to 192.0.2.7 ([192.0.2.7]:2222) using "publickey".
-debug1: Sending command: true
-"""
-DENIED = "debug1: No more authentication methods to try.\nroot@192.0.2.7: Permission denied (publickey).\n"
-CHANGED = f"""{KEX}\
-@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@\r
-@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @\r
-@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@\r
-The fingerprint for the ED25519 key sent by the remote host is\r
-SHA256:ycV9Ucl4glKj/bl/3uaWIJP4uPiKXBdXno0mX9p2sYE.\r
-Add correct host key in /k/known hosts to get rid of this message.\r
-Offending ED25519 key in /k/known hosts:3\r
-Host key for [192.0.2.7]:2222 has changed and you have requested strict checking.\r
-Host key verification failed.\r
-"""
-NO_KEX = "Unable to negotiate with 192.0.2.7 port 2222: no matching key exchange method found. Their offer: x\r\n"
-TOO_OPEN = f"""{ACCEPTED}\
-@         WARNING: UNPROTECTED PRIVATE KEY FILE!          @\r
-Permissions 0644 for '/k/id' are too open.\r
-This private key will be ignored.\r
-Load key "/k/id": bad permissions\r
-"""
-THROUGH_JUMP = f"""\
-OpenSSH_9.2p1 Debian-2+deb12u10, OpenSSL 3.0.19 27 Jan 2026
-debug1: Remote protocol version 2.0, remote software version OpenSSH_8.4
-debug1: Authenticating to bastion:22 as 'me'
-debug1: Server host key: ssh-ed25519 SHA256:thekeyofthebastion
-debug1: Authentications that can continue: publickey,keyboard-interactive
-Authenticated to bastion ([198.51.100.1]:22) using "publickey".
-{OFFERED}debug1: Authentications that can continue: publickey
-{DENIED}"""
-JUMP_END = "kex_exchange_identification: Connection closed by remote host\nConnection closed by UNKNOWN port 65535\n"
-
-
-def _code(finished: Finished, route: Route = ROUTE) -> str:
-    with pytest.raises(SickError) as caught:
-        classify_login(finished, route, 10)
-    return caught.value.code
-
-
-@pytest.mark.parametrize(
-    ("expected", "rc", "stderr"),
-    [
-        pytest.param("host_key_unknown", 255, f"{KEX}No ED25519 host key is known for x and you …\n", id="new-host"),
-        pytest.param("host_key_changed", 255, CHANGED, id="rebuilt"),
-        pytest.param(
-            "host_key_revoked",
-            255,
-            f"{KEX}@       WARNING: REVOKED HOST KEY DETECTED!               @\r\nHost key verification failed.\r\n",
-            id="revoked",
-        ),
-        pytest.param("no_matching_algorithm", 255, START + NO_KEX, id="kex"),
-        pytest.param(
-            "auth_key_refused",
-            255,
-            f"{OFFERED}debug1: Authentications that can continue: publickey\n{DENIED}",
-            id="key-refused",
-        ),
-        pytest.param(
-            "auth_key_refused",
-            255,
-            f"{OFFERED}Permission denied (publickey,gssapi-with-mic).\r\n",
-            id="key-refused-openssh-7.4-without-user",
-        ),
-        pytest.param(
-            "auth_password_only",
-            255,
-            f"{OFFERED}root@192.0.2.7: Permission denied (publickey,password).\r\n",
-            id="key-refused-password-offered",
-        ),
-        pytest.param(
-            "auth_password_only",
-            255,
-            f"{KNOWN}root@192.0.2.7: Permission denied (keyboard-interactive).\r\n",
-            id="no-publickey-at-all",
-        ),
-        pytest.param("auth_no_key", 255, f"{KNOWN}debug1: Trying private key: /k/id\n{DENIED}", id="no-key"),
-        pytest.param(
-            "auth_account_refused",
-            255,
-            f"{ACCEPTED}debug1: Authentications that can continue: publickey,password\n"
-            "root@192.0.2.7: Permission denied (publickey,password).\r\n",
-            id="root-login-forbidden",
-        ),
-        pytest.param(
-            "auth_account_refused",
-            255,
-            f"{ACCEPTED}Your account has expired; please contact your system administrator.\n\n"
-            "Connection closed by 192.0.2.7 port 2222\r\n",
-            id="account-expired",
-        ),
-        pytest.param("key_passphrase", 255, ACCEPTED + DENIED, id="passphrase-without-agent"),
-        pytest.param(
-            "key_passphrase",
-            255,
-            f'{ACCEPTED}sign_and_send_pubkey: signing failed for ED25519 "/k/id" from agent: agent refused\r\n'
-            + DENIED,
-            id="agent-refuses",
-        ),
-        pytest.param("key_permissions", 255, TOO_OPEN + DENIED, id="key-0644"),
-        pytest.param("key_invalid", 255, f'{KNOWN}Load key "/k/id": error in libcrypto\r\n{DENIED}', id="key-damaged"),
-        pytest.param(
-            "auth_second_factor",
-            255,
-            f'{ACCEPTED}Authenticated using "publickey" with partial success.\n'
-            "debug1: Authentications that can continue: keyboard-interactive\n"
-            "root@192.0.2.7: Permission denied (keyboard-interactive).\r\n",
-            id="second-factor",
-        ),
-        pytest.param(
-            "auth_too_many_failures",
-            255,
-            f"{OFFERED}Received disconnect from 192.0.2.7 port 2222:2: Too many authentication failures\r\n"
-            "Disconnected from 192.0.2.7 port 2222\r\n",
-            id="too-many",
-        ),
-        pytest.param("connection_reset", 255, f"{START}Connection reset by 192.0.2.7 port 2222\r\n", id="reset"),
-        pytest.param(
-            "connection_closed",
-            255,
-            "kex_exchange_identification: Connection closed by remote host\nConnection closed by 192.0.2.7 port 2222\n",
-            id="closed",
-        ),
-        pytest.param(
-            "connection_closed", 255, f"{IN}Connection to 192.0.2.7 closed by remote host.\r\n", id="closed-after-login"
-        ),
-        pytest.param(
-            "max_startups",
-            255,
-            "debug1: kex_exchange_identification: banner line 0: Exceeded MaxStartups\n"
-            "kex_exchange_identification: Connection closed by remote host\r\n",
-            id="max-startups-between-stages",
-        ),
-        pytest.param(
-            "penalties",
-            255,
-            "debug1: kex_exchange_identification: banner line 0: Not allowed at this time\n"
-            "kex_exchange_identification: Connection closed by remote host\r\n",
-            id="penalties-between-stages",
-        ),
-        pytest.param(
-            "banner_timeout",
-            255,
-            "Connection timed out during banner exchange\r\nConnection to 192.0.2.7 port 2222 timed out\r\n",
-            id="banner",
-        ),
-        pytest.param("tcp_refused", 255, "ssh: connect to host x port 1: Connection refused\r\n", id="refused"),
-        pytest.param("tcp_timeout", 255, "ssh: connect to host x port 1: Connection timed out\r\n", id="timeout"),
-        pytest.param("tcp_unreachable", 255, "ssh: connect to host x port 1: No route to host\r\n", id="no-route"),
-        pytest.param(
-            "name_unknown", 255, "ssh: Could not resolve hostname x: Name or service not known\r\n", id="no-name"
-        ),
-        pytest.param(
-            "resolver_failed",
-            255,
-            "ssh: Could not resolve hostname x: Temporary failure in name resolution\r\n",
-            id="no-resolver",
-        ),
-        pytest.param("kex_timeout", None, START, id="hangs-in-kex"),
-        pytest.param("auth_timeout", None, OFFERED, id="hangs-in-auth"),
-        pytest.param("command_timeout", None, IN, id="hangs-in-shell"),
-        pytest.param("command_failed", 1, f"{IN}debug1: Exit status 1\n", id="nologin"),
-        pytest.param("command_failed", 255, f"{IN}debug1: Exit status 255\n", id="command-says-255"),
-        pytest.param("unknown", 255, "command-line: line 0: a message of a later OpenSSH\r\n", id="unknown"),
-        pytest.param("unknown", 255, "", id="silence"),
-    ],
-)
-def test_login_cause(expected: str, rc: int | None, stderr: str) -> None:
-    assert _code(Finished(rc, "", stderr)) == expected
-
-
-@pytest.mark.parametrize(
-    ("expected", "rc", "stderr"),
-    [
-        pytest.param("auth_key_refused", 255, THROUGH_JUMP, id="node-behind-the-jump-refuses"),
-        pytest.param("jump_refused", 255, f"Host key verification failed.\r\n{JUMP_END}", id="jump-host-key"),
-        pytest.param("jump_refused", 255, f"me@bastion: Permission denied (publickey).\r\n{JUMP_END}", id="jump-login"),
-        pytest.param(
-            "jump_failed",
-            255,
-            f"channel 0: open failed: connect failed: Connection refused\r\nstdio forwarding failed\r\n{JUMP_END}",
-            id="jump-cannot-connect",
-        ),
-        pytest.param("jump_failed", None, "", id="proxy-command-hangs"),
-    ],
-)
-def test_login_cause_behind_a_jump(expected: str, rc: int | None, stderr: str) -> None:
-    assert _code(Finished(rc, "", stderr), JUMP) == expected
-
-
-def test_a_login_banner_does_not_mislead() -> None:
-    banner = "# Permission denied (password) to all but staff. Connection reset by admin when idle.\n"
-    stderr = f"{KNOWN}{banner}{OFFERED.removeprefix(KNOWN)}{DENIED}"
-    with pytest.raises(SickError, match=r"^root@192.0.2.7: Permission denied \(publickey\)") as caught:
-        classify_login(Finished(255, "", stderr), ROUTE, 10)
-    assert caught.value.code == "auth_key_refused"
-
-
-def test_the_session_is_that_of_the_node_not_of_the_jump_host() -> None:
-    session = read_session(THROUGH_JUMP, JUMP)
-    assert session is not None
-    assert session.server_version == "OpenSSH_9.2p1 Debian-2+deb12u10"
-    assert session.auth_methods == ("publickey",)
-    assert session.host_key_fingerprint == "SHA256:ycV9Ucl4glKj/bl/3uaWIJP4uPiKXBdXno0mX9p2sYE"
-
-
-def _remedy(stderr: str, target: Target = TARGET) -> str:
-    with pytest.raises(SickError) as caught:
-        classify_login(Finished(255, "", stderr), ROUTE, 10)
-    return str(render_cause(caught.value, target, ROUTE)["remedy"])
-
-
-@pytest.mark.parametrize(
-    ("stderr", "expected"),
-    [
-        pytest.param(CHANGED, "ssh-keygen -R '[192.0.2.7]:2222' -f '/k/known hosts'", id="changed"),
-        pytest.param(
-            f"{OFFERED}root@192.0.2.7: Permission denied (publickey,password).\r\n",
-            "ssh-copy-id -i /k/id -p 2222 root@192.0.2.7",
-            id="password",
-        ),
-        pytest.param(TOO_OPEN + DENIED, "chmod 600 /k/id", id="permissions"),
-        pytest.param(START + NO_KEX, "ssh -Q kex;", id="kex"),
-        pytest.param(START + NO_KEX.replace("key exchange method", "MAC"), "ssh -Q mac;", id="mac"),
-        pytest.param(
-            f"{KEX}Host key verification failed.\r\n",
-            "compare SHA256:ycV9Ucl4glKj/bl/3uaWIJP4uPiKXBdXno0mX9p2sYE with the provider's console, then: "
-            "ssh -o StrictHostKeyChecking=accept-new -i /k/id -o IdentitiesOnly=yes -p 2222 root@192.0.2.7 true",
-            id="unknown-key",
-        ),
-    ],
-)
-def test_remedy_has_the_real_values(stderr: str, expected: str) -> None:
-    assert expected in _remedy(stderr)
-
-
-def test_remedy_is_quoted_for_a_shell() -> None:
-    target = replace(TARGET, alias="gpu $(x)", identity_file="/k/my key", known_hosts_file="/k/known hosts")
-    stderr = f"{OFFERED}root@192.0.2.7: Permission denied (password).\r\n"
-    assert _remedy(stderr, target) == (
-        "ssh-copy-id -i '/k/my key' -p 2222 -o 'UserKnownHostsFile=\"/k/known hosts\"' root@192.0.2.7"
-    )
-    assert "-l 'gpu $(x)'" in _remedy(stderr, replace(target, password_given=True))
 
 
 @pytest.mark.parametrize("code", CAUSES)
 @pytest.mark.parametrize("password_given", [False, True])
 def test_every_cause_renders(code: str, password_given: bool) -> None:
-    cause = render_cause(SickError(code, "evidence"), replace(TARGET, password_given=password_given), ROUTE)
+    cause = render_cause(SickError(code, "evidence"), "tcp", replace(TARGET, password_given=password_given), ROUTE)
     assert cause["seen"] == "evidence"
+    assert (cause["stage"], cause["severity"]) == ("tcp", CAUSES[code].severity)
     assert cause["meaning"]
     assert cause["remedy"]
     assert "{" not in cause["remedy"]
-
-
-@pytest.mark.parametrize(
-    ("data", "end", "expected"),
-    [
-        (b"HTTP/1.1 400 Bad Request\r\n", "closed", "not_ssh"),
-        (b"220 mail ESMTP\r\n", "open", "not_ssh"),
-        (b"\x15\x03\x01\x00\x02\x02", "closed", "not_ssh"),
-        (b"SSH-1.5-OpenSSH_2.1\n", "open", "ssh_protocol_old"),
-        (b"Exceeded MaxStartups\r\n", "closed", "max_startups"),
-        (b"Not allowed at this time\r\n", "reset", "penalties"),
-        (b"", "closed", "banner_closed"),
-        (b"", "reset", "banner_closed"),
-        (b"", "open", "banner_timeout"),
-    ],
-)
-def test_banner_cause(data: bytes, end: str, expected: str) -> None:
-    with pytest.raises(SickError) as caught:
-        classify_banner(data, end)
-    assert caught.value.code == expected
-    assert caught.value.seen.isprintable()
-
-
-@pytest.mark.parametrize(
-    ("data", "expected"),
-    [
-        (b"SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u7\r\n", "OpenSSH_9.2p1 Debian-2+deb12u7"),
-        (b"SSH-1.99-Cisco-1.25\n", "Cisco-1.25"),
-        (b"Welcome\r\nto the gate\r\nSSH-2.0-Go\r\n", "Go"),
-        (b"SSH-2.0-evil\x1b[2J\r\n", "evil[2J"),
-    ],
-)
-def test_banner_version(data: bytes, expected: str) -> None:
-    assert classify_banner(data, "open") == expected
-
-
-@pytest.mark.parametrize(
-    ("errors", "expected"),
-    [
-        ([OSError(errno.ENETUNREACH, "x"), TimeoutError()], "tcp_timeout"),
-        ([TimeoutError(), ConnectionRefusedError(errno.ECONNREFUSED, "x")], "tcp_refused"),
-        ([OSError(errno.EHOSTUNREACH, "No route to host")], "tcp_unreachable"),
-        ([OSError(errno.ETIMEDOUT, "x")], "tcp_timeout"),
-    ],
-)
-def test_the_address_that_got_furthest_decides(errors: list[OSError], expected: str) -> None:
-    assert classify_connect_errors([(f"192.0.2.{n}", error) for n, error in enumerate(errors)]).code == expected
-
-
-def test_route_of_ssh_config() -> None:
-    text = "user me\nhostname 192.0.2.7\nport 2222\nproxyjump a@b:1,c\nuserknownhostsfile /x/kh /x/kh2\n"
-    assert parse_route(text, replace(TARGET, port=None)) == Route(
-        "192.0.2.7", 2222, "me", "[192.0.2.7]:2222", "/x/kh", "ProxyJump a@b:1,c"
-    )
-    plain = parse_route("user me\nhostname n\nport 22\nproxycommand none\nhostkeyalias fleet-1\n", TARGET)
-    assert (plain.known_name, plain.via) == ("fleet-1", "")
-
-
-def test_known_fingerprints_by_line() -> None:
-    text = "# Host n found: line 2 \nn RSA SHA256:aa \n# Host n found: line 9 CA\nn ED25519 SHA256:bb x\n"
-    assert parse_known_fingerprints(text) == {2: "SHA256:aa", 9: "SHA256:bb"}
-
-
-def test_run_command_ends_the_whole_group_at_its_limit(tmp_path: pathlib.Path) -> None:
-    mark = tmp_path / "survived"
-    start = time.monotonic()
-    finished = run_command(["sh", "-c", f"echo early; (sleep 1.5; touch {mark}) & sleep 30"], 0.5)
-    assert (finished.rc, finished.stdout) == (None, "early\n")
-    assert time.monotonic() - start < 1.2
-    time.sleep(1.5)
-    assert not mark.exists()
 
 
 # --- live, on loopback ---
@@ -444,11 +91,11 @@ def _mute_after_banner(connection: socket.socket) -> None:
     [
         (_silent, "banner_timeout", "banner"),
         (_http, "not_ssh", "banner"),
-        (_tarpit, "not_ssh", "banner"),
+        (_tarpit, "tarpit", "banner"),
         (lambda connection: None, "banner_closed", "banner"),
         (lambda connection: connection.sendall(b"Exceeded MaxStartups\r\n"), "max_startups", "banner"),
         (lambda connection: connection.sendall(b"Not allowed at this time\r\n"), "penalties", "banner"),
-        (_mute_after_banner, "kex_timeout", "login"),
+        (_mute_after_banner, "kex_timeout", "algorithms"),
     ],
 )
 def test_listener(answer: t.Callable[[socket.socket], object], expected: str, stage: str) -> None:
@@ -563,6 +210,8 @@ def _sshd(directory: pathlib.Path, *settings: str) -> t.Iterator[Server]:
     host_key = _keygen(directory / "host_key")
     (directory / "authorized_keys").write_text(_keygen(directory / "id") + "\n")
     (directory / "known_hosts").write_text(f"[127.0.0.1]:{port} {host_key}\n")
+    if not any(setting.startswith("Subsystem ") for setting in settings):
+        settings = (*settings, "Subsystem sftp internal-sftp")
     config = [
         *settings,  # sshd takes the first value
         f"ListenAddress 127.0.0.1:{port}",
@@ -602,7 +251,11 @@ def test_healthy_node(server: Server) -> None:
     report = diagnose(server.target())
     assert report["ok"], report["message"]
     assert report["cause"] is None
-    assert {stage["status"] for stage in report["stages"]} == {"ok"}
+    assert [(stage["stage"], stage["status"]) for stage in report["stages"]] == [(stage, "ok") for stage in STAGES]
+    assert (report["concerns"], report["jump_hosts"]) == ([], [])
+    assert report["machine"] == (
+        f"{pathlib.Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+    )
     assert "OpenSSH" in report["server_version"]
     assert report["auth_methods"] == ["publickey"]
     assert report["host_key_fingerprint"] == _fingerprint(server.directory / "host_key")
@@ -626,7 +279,7 @@ def test_host_key_changed_shows_both_fingerprints(server: Server, tmp_path: path
     subprocess.run(["ssh-keygen", "-q", "-H", "-f", str(known_hosts)], check=True, capture_output=True)
     report = diagnose(server.target(known_hosts_file=str(known_hosts), host_key_alias="fleet-1"))
     assert report["cause"]["code"] == "host_key_changed"
-    evidence = report["stages"][-1]["evidence"]
+    evidence = report["cause"]["seen"]
     assert f"Offered: {_fingerprint(server.directory / 'host_key')}" in evidence
     assert f"Known: {_fingerprint(tmp_path / 'b')} ({known_hosts}:2)" in evidence
     assert f"ssh-keygen -R fleet-1 -f '{known_hosts}'" in report["cause"]["remedy"]
@@ -698,7 +351,10 @@ def test_password_is_the_way_in(tmp_path: pathlib.Path) -> None:
             "auth_second_factor",
             "Permission denied (password)",
         ),
-        (["Ciphers aes128-ctr"], ["-c", "aes256-ctr"], "no_matching_algorithm", "no matching cipher found"),
+        (["Ciphers aes128-ctr"], ["-c", "aes256-ctr"], "no_matching_algorithm", "no common cipher; server: aes128-ctr"),
+        (["ForceCommand true"], [], "command_swallowed", "exit status 0"),
+        (["MaxSessions 0"], [], "command_failed", "open failed"),
+        (["PubkeyAuthentication no", "PasswordAuthentication yes"], [], "auth_publickey_off", "(password)"),
     ],
 )
 def test_sshd_settings(
@@ -711,27 +367,221 @@ def test_sshd_settings(
 
 
 @needs_sshd
-def test_alias_behind_a_jump_host(server: Server, tmp_path: pathlib.Path) -> None:
-    config = tmp_path / "config"
-    config.write_text(
-        f"Host node bad\n  HostName localhost\n  HostKeyAlias [127.0.0.1]:{server.port}\n"
-        "Host node\n  ProxyJump hop\nHost bad\n  ProxyJump lost\nHost lost\n  UserKnownHostsFile /dev/null\n"
-        f"Host *\n  HostName 127.0.0.1\n  Port {server.port}\n  User {_user()}\n  BatchMode yes\n"
+@pytest.mark.parametrize(
+    ("settings", "stage", "status", "concern"),
+    [
+        (["Subsystem none false"], "sftp", "warn", "sftp_missing"),
+        (["Subsystem sftp /bin/false"], "sftp", "warn", "sftp_failed"),
+        (["AllowTcpForwarding no"], "forwarding", "warn", "forwarding_off"),
+        (["MaxSessions 1"], "sftp", "skipped", None),
+        (["ForceCommand echo Welcome; sh"], "command", "warn", "shell_noise"),
+        (["SetEnv HOME=/nowhere"], "command", "warn", "home_missing"),
+    ],
+)
+def test_what_is_not_well_on_a_node_that_can_be_reached(
+    tmp_path: pathlib.Path, settings: list[str], stage: str, status: str, concern: str | None
+) -> None:
+    with _sshd(tmp_path, *settings) as server:
+        report = diagnose(server.target())
+    assert report["ok"], report["message"]
+    assert {entry["stage"]: entry["status"] for entry in report["stages"]}[stage] == status
+    assert [found["code"] for found in report["concerns"]] == ([concern] if concern else [])
+    if concern:
+        assert (report["concerns"][0]["stage"], report["concerns"][0]["severity"]) == (stage, "warn")
+        assert report["concerns"][0]["remedy"] in report["message"]
+
+
+@pytest.fixture(name="jump_config")
+def _jump_config(server: Server, tmp_path: pathlib.Path) -> str:
+    (tmp_path / "none").touch()
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        closed = unused.getsockname()[1]
+    hosts = {
+        "node": ("ProxyJump hop",),
+        "far": ("ProxyJump hop,hop2",),
+        "behind-stranger": ("ProxyJump stranger",),
+        "behind-closed": (f"ProxyJump me@hop2:{closed}",),
+        "closed": (f"Port {closed}", "ProxyJump hop"),
+        "stranger": (f"UserKnownHostsFile {tmp_path}/none",),
+        "circle": ("ProxyJump circle2",),
+        "circle2": ("ProxyJump circle",),
+    }
+    text = "".join(f"Host {name}\n" + "".join(f"  {line}\n" for line in lines) for name, lines in hosts.items())
+    path = tmp_path / "config"
+    path.write_text(
+        f"{text}Host *\n  HostName 127.0.0.1\n  Port {server.port}\n  User {_user()}\n"
         f"  IdentityFile {server.directory}/id\n  UserKnownHostsFile {server.directory}/known_hosts\n"
     )
-    report = diagnose(Target("gpu-1", "node", ssh_config=str(config)))
-    assert report["ok"], report["message"]
-    skipped = [stage["evidence"] for stage in report["stages"] if stage["stage"] in ("resolve", "tcp", "banner")]
-    assert skipped == ["ssh goes through ProxyJump hop"] * 3
-    assert "OpenSSH" in report["server_version"]
-    assert diagnose(Target("gpu-1", "bad", ssh_config=str(config)))["cause"]["code"] == "jump_refused"
+    return str(path)
 
 
 @needs_sshd
-def test_one_login_per_call(tmp_path: pathlib.Path) -> None:
-    with _sshd(tmp_path, f"AuthorizedKeysFile {tmp_path}/none", "LogLevel VERBOSE") as server:
-        log = tmp_path / "sshd.log"
-        diagnose(server.target())
-        text = log.read_text()
+@pytest.mark.parametrize(("name", "hops"), [("node", ["hop"]), ("far", ["hop", "hop2"])])
+@pytest.mark.parametrize("by_argument", [False, True])
+def test_each_machine_of_the_way_is_examined_and_logged_in_once(
+    server: Server, jump_config: str, name: str, hops: list[str], by_argument: bool
+) -> None:
+    target = Target("gpu-1", name, ssh_config=jump_config)
+    if by_argument:  # as the inventory says it
+        target = Target("gpu-1", "127.0.0.1", ssh_args=("-F", jump_config, "-J", ",".join(hops)))
+    log = server.directory / "sshd.log"
+    before = log.read_text().count("Accepted publickey")
+    report = diagnose(target)
+    assert report["ok"], report["message"]
+    assert [(hop["host"], hop["ok"], hop["cause"]) for hop in report["jump_hosts"]] == [
+        (hop, True, None) for hop in hops
+    ]
+    for hop in report["jump_hosts"]:
+        assert [stage["stage"] for stage in hop["stages"]] == list(STAGES[:8])
+    by_hop = {stage["stage"]: stage["evidence"] for stage in report["stages"]}
+    assert by_hop["resolve"] == f"{hops[-1]} resolves it"
+    assert by_hop["tcp"] == f"connected by {hops[-1]}"
+    assert "OpenSSH" in by_hop["banner"]
+    assert log.read_text().count("Accepted publickey") - before == len(hops) + 1
+
+
+@needs_sshd
+@pytest.mark.parametrize(
+    ("name", "code", "hop"),
+    [
+        ("behind-stranger", "host_key_unknown", "stranger"),
+        ("behind-closed", "tcp_refused", "hop2"),
+        ("closed", "tcp_refused", ""),
+        ("circle", "ssh_config_error", ""),
+    ],
+)
+def test_the_machine_that_fails_is_named(jump_config: str, name: str, code: str, hop: str) -> None:
+    report = diagnose(Target("gpu-1", name, ssh_config=jump_config))
+    assert report["cause"]["code"] == code
+    assert (f"jump host {hop}: " in report["message"]) == bool(hop)
+    assert [entry["host"] for entry in report["jump_hosts"] if not entry["ok"]] == ([hop] if hop else [])
+    assert [stage["stage"] for stage in report["stages"]] == list(STAGES)
+    if hop:
+        assert report["stages"][-1]["evidence"] == f"jump host {hop} failed"
+        assert report["cause"]["remedy"].startswith(f"for the jump host {hop}: ")
+
+
+@needs_sshd
+def test_a_jump_host_that_forwards_nothing(tmp_path: pathlib.Path) -> None:
+    with _sshd(tmp_path, "AllowTcpForwarding no") as server:
+        jump = f"{_user()}@127.0.0.1:{server.port}"
+        config = tmp_path / "config"
+        config.write_text(f"IdentityFile {tmp_path}/id\nUserKnownHostsFile {tmp_path}/known_hosts\n")
+        report = diagnose(Target("gpu-1", "127.0.0.2", ssh_config=str(config), ssh_args=("-J", jump)))
+    assert report["cause"]["code"] == "jump_forwarding_off"
+    assert report["jump_hosts"][0]["ok"]
+
+
+@needs_sshd
+def test_proxy_command_is_left_to_ssh(server: Server) -> None:
+    proxy = f"ProxyCommand=ssh -F none -W %h:%p -i {server.directory}/id -p {server.port} 127.0.0.1 -o "
+    proxy += f"UserKnownHostsFile={server.directory}/known_hosts"
+    report = diagnose(server.target(ssh_args=("-o", proxy)))
+    assert report["ok"], report["message"]
+    assert [stage["stage"] for stage in report["stages"] if stage["status"] == "skipped"] == list(STAGES[1:5])
+
+
+@needs_sshd
+@pytest.mark.parametrize("keys", ["authorized_keys", "none"])
+def test_one_login_and_nothing_left(tmp_path: pathlib.Path, keys: str) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    with _sshd(tmp_path, f"AuthorizedKeysFile {tmp_path}/{keys}", "LogLevel VERBOSE") as server:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("tempfile.tempdir", str(temporary))
+            diagnose(server.target())
+        text = (tmp_path / "sshd.log").read_text()
+        running = subprocess.run(["ps", "-eo", "args"], check=True, capture_output=True, text=True).stdout
     assert text.count("Connection from") == 2
-    assert text.count("Failed publickey") == 1
+    assert text.count("Accepted publickey") + text.count("Failed publickey") == 1
+    assert [line for line in running.splitlines() if line.startswith("ssh ") and str(tmp_path) in line] == []
+    assert list(temporary.iterdir()) == []
+
+
+@needs_sshd
+def test_the_users_wish_to_learn_host_keys_is_not_ours(tmp_path: pathlib.Path) -> None:
+    _keygen(tmp_path / "another", kind="ecdsa")
+    with _sshd(tmp_path, f"HostKey {tmp_path}/another") as server:
+        known_hosts = (tmp_path / "known_hosts").read_bytes()
+        report = diagnose(server.target(ssh_args=("-o", "UpdateHostKeys=yes", "-o", "HashKnownHosts=yes")))
+    assert report["ok"], report["message"]
+    assert (tmp_path / "known_hosts").read_bytes() == known_hosts
+
+
+@pytest.fixture(name="without_ssh")
+def _without_ssh(server: Server, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Target:
+    target = server.target()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    return target
+
+
+@needs_sshd
+def test_paramiko_answers_where_ssh_cannot(server: Server, without_ssh: Target) -> None:
+    report = diagnose(without_ssh)
+    assert report["cause"]["code"] == "ssh_missing"
+    assert "paramiko gets through (offered: publickey), so this ssh is the limit" in report["cause"]["seen"]
+    assert report["auth_methods"] == ["publickey"]
+    assert report["host_key_fingerprint"].startswith("SHA256:")
+
+
+@needs_sshd
+def test_without_paramiko_its_checks_say_so(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_ssh_paramiko, "INSTALLED", False)
+    report = diagnose(server.target())
+    assert report["ok"]
+    evidence = {stage["stage"]: stage["evidence"] for stage in report["stages"]}
+    assert "paramiko is not installed" in evidence["algorithms"]
+
+
+@needs_sshd
+def test_without_both_it_says_so(without_ssh: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_ssh_paramiko, "INSTALLED", False)
+    assert "paramiko is not installed" in diagnose(without_ssh)["cause"]["seen"]
+
+
+@needs_sshd
+def test_a_server_that_only_openssh_understands(tmp_path: pathlib.Path) -> None:
+    with _sshd(tmp_path, "Ciphers chacha20-poly1305@openssh.com") as server:
+        report = diagnose(server.target())
+    assert report["ok"]
+    assert [concern["code"] for concern in report["concerns"]] == ["paramiko_incompatible"]
+    assert "server: chacha20-poly1305@openssh.com; paramiko: " in report["concerns"][0]["seen"]
+
+
+# --- more than one attempt ---
+
+
+def test_pauses_double_and_spread() -> None:
+    assert [pause_before(number, 2.0, 0.0, tried_login=False) for number in (2, 3, 4)] == [2.0, 4.0, 8.0]
+    assert pause_before(2, 2.0, 1.0, tried_login=False) == 2.5
+
+
+def test_four_logins_take_more_than_15_seconds() -> None:
+    assert sum(pause_before(number, 0.0, 0.0, tried_login=True) for number in (2, 3)) > 15
+
+
+@pytest.mark.parametrize(
+    ("says", "attempts", "deadline", "expected"),
+    [
+        (b"Exceeded MaxStartups\r\n", 3, 60.0, 3),
+        (b"Exceeded MaxStartups\r\n", 3, 0.05, 1),
+        (b"220 mail ESMTP\r\n", 3, 60.0, 1),
+    ],
+)
+def test_only_what_may_pass_is_tried_again(says: bytes, attempts: int, deadline: float, expected: int) -> None:
+    asked = []
+
+    def answer(connection: socket.socket) -> None:
+        asked.append(1)
+        connection.sendall(says)
+
+    with _listener(answer) as port:
+        target = Target("gpu-1", "127.0.0.1", port=port, ssh_config="none", timeout=1)
+        report = diagnose_patiently(target, attempts, 0.1, deadline)
+    assert (report["attempts"], len(asked)) == (expected, expected)
+
+
+@needs_sshd
+def test_it_stops_trying_when_all_is_well(server: Server) -> None:
+    assert diagnose_patiently(server.target(), 3, 60.0, 600.0)["attempts"] == 1
