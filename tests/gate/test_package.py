@@ -57,8 +57,19 @@ def test_tarball_holds_no_clutter(installed: Path) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [("module", name) for name in ("gpu_probe", "ssh_alias", "ssh_doctor", "fleet_lock", "fleet_snapshot")]
-    + [("inventory", "ssh_config")],
+    [("inventory", "ssh_config")]
+    + [
+        ("module", name)
+        for name in (
+            "gpu_probe",
+            "ssh_alias",
+            "ssh_doctor",
+            "ssh_doctor_report",
+            "ssh_doctor_verdict",
+            "fleet_lock",
+            "fleet_snapshot",
+        )
+    ],
 )
 def test_documentation_of_the_installed_collection(installed: Path, kind: str, name: str) -> None:
     paths = {"ANSIBLE_COLLECTIONS_PATH": str(installed)}

@@ -1,0 +1,64 @@
+# Copyright (c) 2026, gpuops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import typing as t
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_doctor_report import Node, compare, document, render
+
+ARGUMENT_SPEC: dict[str, dict[str, t.Any]] = {
+    "nodes": {"type": "dict", "required": True},
+    "dest": {"type": "path"},
+}
+
+
+class ActionModule(ActionBase):
+    """Show on the terminal what the doctor found."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
+        result: dict[str, t.Any] = super().run(tmp, task_vars)
+        _validation, options = self.validate_argument_spec(ARGUMENT_SPEC)
+        for host, examined in options["nodes"].items():
+            if not isinstance(examined, dict) or "stages" not in examined:
+                raise AnsibleActionFail(f"nodes: {host} holds no result of ssh_doctor: {examined}")
+        nodes = compare([Node(host, examined) for host, examined in options["nodes"].items()])
+        display = Display()
+        display.display("")
+        for line in render(nodes, every_stage=display.verbosity > 0):
+            display.display(line.text, color=line.color)
+        display.display("")
+        report = document(nodes)
+        if options["dest"] and not self._task.check_mode:
+            _write(options["dest"], json.dumps(report, indent=2) + "\n")
+        return {**result, "changed": bool(options["dest"]), **report}
+
+
+def _write(path: str, text: str) -> None:
+    """Replace a file in one step, so that nobody reads half of it."""
+    try:
+        with tempfile.NamedTemporaryFile("w", dir=os.path.dirname(path) or ".", delete=False) as file:
+            try:
+                file.write(text)
+                os.fchmod(file.fileno(), 0o644)
+                file.flush()
+                os.replace(file.name, path)
+            except OSError:
+                os.unlink(file.name)
+                raise
+    except OSError as error:
+        raise AnsibleActionFail(
+            f"dest: the report cannot be written to {path}: {error.strerror}. "
+            f"Next: ls -ld {os.path.dirname(path) or '.'}"
+        ) from error
