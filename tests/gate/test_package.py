@@ -93,3 +93,22 @@ def test_site_playbook_of_the_installed_collection(installed: Path) -> None:
     assert site.returncode == 2, site.stdout + site.stderr
     assert "gpu-1 (no-such-host.invalid" in site.stdout
     assert "\n  next: " in site.stdout
+
+
+def test_doctor_playbook_of_the_installed_collection(installed: Path) -> None:
+    """Where the inventory says nothing of how to connect, the doctor takes the way of the aliases."""
+    inventory = installed / "closed.yml"
+    inventory.write_text("gpu: {hosts: {gpu-1: {ansible_host: 127.0.0.1, ansible_port: 1}}}\n")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    doctor = subprocess.run(
+        ["ansible-playbook", "-i", inventory, "gpuops.fleet.doctor", "-e", f"ssh_bootstrap_dir={installed}/.ssh"],
+        cwd=installed,
+        env={**os.environ, "PATH": path, "ANSIBLE_COLLECTIONS_PATH": str(installed), "HOME": str(installed)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert doctor.returncode == 4, doctor.stdout + doctor.stderr
+    assert "(tcp_refused)\n" in doctor.stdout
+    assert f"ssh -v -i {installed}/.ssh/id_ed25519 " in doctor.stdout
+    assert "HostKeyAlias=gpu-1" in doctor.stdout
