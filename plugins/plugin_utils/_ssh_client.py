@@ -187,13 +187,12 @@ def destination(target: Target) -> str:
     return f"{target.user}@{target.host}" if target.user else target.host
 
 
-def login_command(target: Target, control_path: str, proxy: str = "", forward: str = "") -> list[str]:
-    """The one login of an examination, which others share by `control_path`.
+def login_command(target: Target, control_path: str, proxy: str = "", command: str = "") -> list[str]:
+    """The one login of an examination, whose connection others share by `control_path`.
 
-    `proxy` replaces the jump hosts. With `forward` the connection carries bytes to that HOST:PORT, and says when it is
-    open; else a command comes after these arguments.
+    `proxy` replaces the jump hosts. Without a command the connection only waits for those others, and tells of them.
     """
-    argv = ["ssh", "-vv" if forward else "-v"]
+    argv = ["ssh", "-v" if command else "-vv"]
     for option in (*_LOGIN_OPTIONS, f"ConnectTimeout={max(1, int(target.timeout))}"):
         argv += ["-o", option]
     if proxy:
@@ -201,7 +200,7 @@ def login_command(target: Target, control_path: str, proxy: str = "", forward: s
         argv += ["-o", f"ProxyCommand={proxy}"]
         target = replace(target, ssh_args=without_jump(target.ssh_args))
     argv += [*client_arguments(target), "-S", control_path, "-T"]
-    return [*argv, "-W", forward, destination(target)] if forward else [*argv, destination(target)]
+    return [*argv, destination(target), command] if command else [*argv, "-N", destination(target)]
 
 
 def shared_command(control_path: str, *arguments: str) -> list[str]:
@@ -277,7 +276,9 @@ def parse_route(text: str, target: Target) -> Route:
         algorithms=Algorithms(names("kexalgorithms"), names("hostkeyalgorithms"), names("ciphers"), names("macs")),
         identity_files=tuple(os.path.expanduser(path) for path in config.get("identityfile", [])),
         identities_only=first("identitiesonly") == "yes",
-        identity_agent=os.environ.get("SSH_AUTH_SOCK", "") if agent == "SSH_AUTH_SOCK" else os.path.expanduser(agent),
+        identity_agent=os.environ.get("SSH_AUTH_SOCK", "")
+        if agent == "SSH_AUTH_SOCK"
+        else os.path.expandvars(os.path.expanduser(agent)),
     )
 
 
@@ -314,6 +315,11 @@ def trusts_host_key(stderr: str, route: Route) -> bool:
 def is_authenticated(stderr: str, route: Route) -> bool:
     session = read_session(stderr, route)
     return bool(session and _first(_AUTHENTICATED, session.lines))
+
+
+def is_shared(stderr: str) -> bool:
+    """Whether the login's connection takes others now."""
+    return "\ndebug1: Entering interactive session" in stderr
 
 
 def classify_login(finished: Finished, route: Route, timeout: float) -> None:
@@ -536,6 +542,9 @@ class Program:
     @property
     def stderr(self) -> str:
         return self._output["stderr"].decode("utf-8", "replace")
+
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
 
     def say(self, text: bytes) -> None:
         """A program that does not listen is noticed by its answer."""

@@ -11,7 +11,6 @@ _ssh_client (OpenSSH), _ssh_node (the node itself) and _ssh_paramiko (second opi
 from __future__ import annotations
 
 import contextlib
-import getpass
 import os
 import random
 import re
@@ -38,6 +37,8 @@ _MOST_JUMPS = 8
 _WHOLE = 4
 # Servers turn an address away that fails often. With this pause, no attempt to log in is the fourth within 15 seconds.
 _LOGIN_PAUSE = 8.0
+# The login on a jump host says this when the next machine has answered.
+_OPENED = "channel_input_open_confirmation"
 # SSH_FXP_INIT and SSH_FXP_VERSION of the sftp protocol (draft-ietf-secsh-filexfer-02).
 _SFTP_INIT, _SFTP_VERSION = b"\0\0\0\5\1\0\0\0\3", 2
 # A failure before the server named its methods: another client may still learn them.
@@ -70,11 +71,10 @@ class _Note:
 
 @dataclass(frozen=True)
 class _Way:
-    """An open login on a jump host: its name, the bytes of the connection to the next one, and how to share it."""
+    """An open login on a jump host, and how others share it."""
 
     name: str
-    program: Program
-    pipe: socket.socket
+    login: Program
     control_path: str
 
     @property
@@ -310,14 +310,13 @@ def _examine(found: _Examination, stack: contextlib.ExitStack) -> None:
     sockets = stack.enter_context(tempfile.TemporaryDirectory(prefix="doctor-", dir=place))
     way = None
     for number, hop in enumerate(hops):
-        following = hops[number + 1].route if number + 1 < len(hops) else found.route
-        way = _go_through(hop, way, following, f"{sockets}/{number}", found, stack)
+        way = _go_through(hop, way, f"{sockets}/{number}", found, stack)
     _reach(found, way)
     with found.stage("key") as note:
         note.evidence, note.warnings, found.weak_key = check_keys(found.target.identity_file, found.route, found.limit)
     control_path = f"{sockets}/node"
-    argv = client.login_command(found.target, control_path, way.proxy if way else "")
-    login = stack.enter_context(Program([*argv, "/bin/sh"], stdin=subprocess.PIPE))
+    argv = client.login_command(found.target, control_path, way.proxy if way else "", "/bin/sh")
+    login = stack.enter_context(Program(argv, stdin=subprocess.PIPE))
     login.say(node.SCRIPT.encode())
     _log_in(found, login)
     answer, arrival = _run_script(found, login)
@@ -365,14 +364,9 @@ def _jump_hosts(found: _Examination) -> list[_Examination]:
 
 
 def _go_through(
-    hop: _Examination,
-    way: _Way | None,
-    following: Route,
-    control_path: str,
-    found: _Examination,
-    stack: contextlib.ExitStack,
+    hop: _Examination, way: _Way | None, control_path: str, found: _Examination, stack: contextlib.ExitStack
 ) -> _Way:
-    """Examine a jump host up to the login, with the connection to the next machine as what the login is for."""
+    """Examine a jump host up to the login, which stays open for what comes behind it."""
     name = hop.target.alias
     cause = None
     try:
@@ -381,15 +375,10 @@ def _go_through(
         _reach(hop, way)
         with hop.stage("key") as note:
             note.evidence, note.warnings, hop.weak_key = check_keys(None, hop.route, hop.limit)
-        argv = client.login_command(
-            hop.target, control_path, way.proxy if way else "", f"[{following.host}]:{following.port}"
-        )
-        pipe, theirs = socket.socketpair()
-        stack.enter_context(pipe)
-        with theirs:
-            program = stack.enter_context(Program(argv, stdin=theirs.fileno(), stdout=theirs.fileno()))
+        argv = client.login_command(hop.target, control_path, way.proxy if way else "")
+        login = stack.enter_context(Program(argv))
         found.tried_login = True
-        _log_in(hop, program)
+        _log_in(hop, login)
     except SickError as sick:
         failed = hop.stages[-1].stage
         cause = _of_jump_host(name, render_cause(sick, failed, hop.target, hop.route))
@@ -398,7 +387,7 @@ def _go_through(
     finally:
         found.concerns += [_of_jump_host(name, concern) for concern in hop.concerns]
         found.jump_hosts.append({"host": name, "ok": cause is None, "stages": hop.listed(), "cause": cause})
-    return _Way(name, program, pipe, control_path)
+    return _Way(name, login, control_path)
 
 
 def _of_jump_host(name: str, cause: dict[str, t.Any]) -> dict[str, t.Any]:
@@ -410,48 +399,63 @@ def _of_jump_host(name: str, cause: dict[str, t.Any]) -> dict[str, t.Any]:
 
 
 def _reach(found: _Examination, way: _Way | None) -> None:
-    """The stages that need no login: up to what the server offers."""
-    direct = ("resolve", "tcp", "banner", "algorithms")
+    """The stages that need no login: up to what the server offers. The connection ends with them."""
     route = found.route
-    if way:
-        found.skip(f"{way.name} resolves it", "resolve")
-        with found.stage("tcp") as note:
-            _wait_for_channel(way, found.limit)
-            note.evidence = f"connected by {way.name}"
-        connection = way.pipe
-    elif route.command:
-        found.skip(f"ssh goes through {route.via}", *direct)
-        return
-    else:
-        with found.stage("resolve") as note:
-            addresses = wire.resolve(route.host, route.port, found.limit)
-            note.evidence = ", ".join(address for _family, address in addresses)
-        with found.stage("tcp") as note:
-            connection, address, errors = wire.connect(addresses, route.port, found.limit)
-            note.evidence = f"connected to {address}"
-            if errors:
-                note.warnings.append(SickError("tcp_address_dead", wire.describe_connect_errors(errors)))
-    with connection if not way else contextlib.nullcontext():
+    with contextlib.ExitStack() as stack:
+        if way:
+            found.skip(f"{way.name} resolves it", "resolve")
+            with found.stage("tcp") as note:
+                connection = _connect_by(way, route, found.limit, stack)
+                note.evidence = f"connected by {way.name}"
+        elif route.command:
+            found.skip(f"ssh goes through {route.via}", "resolve", "tcp", "banner", "algorithms")
+            return
+        else:
+            with found.stage("resolve") as note:
+                addresses = wire.resolve(route.host, route.port, found.limit)
+                note.evidence = ", ".join(address for _family, address in addresses)
+            with found.stage("tcp") as note:
+                connection, address, errors = wire.connect(addresses, route.port, found.limit)
+                stack.enter_context(connection)
+                note.evidence = f"connected to {address}"
+                if errors:
+                    note.warnings.append(SickError("tcp_address_dead", wire.describe_connect_errors(errors)))
         line = wire.Wire(connection)
         with found.stage("banner") as note:
             note.evidence = found.server_version = wire.read_banner(line, found.limit)
         with found.stage("algorithms") as note:
             note.evidence, note.warnings = judge_algorithms(route.algorithms, wire.read_offer(line, found.limit))
+            line.hang_up(min(found.limit, 0.5))
 
 
-def _wait_for_channel(way: _Way, timeout: float) -> None:
-    opened = "channel_input_open_confirmation"
-    if way.program.read(timeout, lambda: opened in way.program.stderr or "open failed" in way.program.stderr):
-        if opened in way.program.stderr:
-            return
-        refused = client.classify_forwarding(way.program.stderr)
-        if refused:
-            code = "jump_forwarding_off" if refused.code == "forwarding_off" else refused.code
-            raise SickError(code, f"{way.name} says: {refused.seen}")
-    finished = way.program.finish(0)
-    if finished.rc is None:
-        raise SickError("tcp_timeout", f"{way.name} got no answer within {timeout:g} s")
-    raise SickError("jump_failed", f"{way.name}: {client.last_words(finished.stderr.splitlines())}")
+def _connect_by(way: _Way, route: Route, timeout: float, stack: contextlib.ExitStack) -> socket.socket:
+    """Let a jump host connect to the next machine."""
+    deadline = time.monotonic() + timeout
+    way.login.read(timeout, lambda: client.is_shared(way.login.stderr))
+    before = len(way.login.stderr)
+    argv = client.shared_command(way.control_path, "-W", f"[{route.host}]:{route.port}")
+    ours, theirs = socket.socketpair()
+    stack.enter_context(ours)
+    with theirs:
+        carrier = stack.enter_context(Program(argv, stdin=theirs.fileno(), stdout=theirs.fileno()))
+
+    def said(words: str) -> bool:
+        return words in way.login.stderr[before:]
+
+    def decided() -> bool:
+        return said(_OPENED) or said("open failed") or carrier.has_ended()
+
+    way.login.read(deadline - time.monotonic(), decided)
+    if said(_OPENED):
+        return ours
+    refused = client.classify_forwarding(way.login.stderr[before:])
+    if refused:
+        code = "jump_forwarding_off" if refused.code == "forwarding_off" else refused.code
+        raise SickError(code, f"{way.name} says: {refused.seen}")
+    if carrier.has_ended():
+        words = client.last_words(carrier.finish(1).stderr.splitlines())
+        raise SickError("jump_failed", f"{way.name}: {words}")
+    raise SickError("tcp_timeout", f"{way.name} got no answer within {timeout:g} s")
 
 
 def _log_in(found: _Examination, login: Program) -> None:
@@ -571,7 +575,7 @@ def _ask_paramiko(found: _Examination, sick: SickError) -> None:
         connection, _address, _errors = wire.connect(addresses, port, found.limit)
     except SickError:
         return
-    opinion = second.ask(connection, found.route.user or getpass.getuser(), found.limit)
+    opinion = second.ask(connection, found.route.user or os.environ.get("USER", "root"), found.limit)
     found.auth_methods = found.auth_methods or opinion.methods
     found.host_key_fingerprint = found.host_key_fingerprint or opinion.fingerprint
     if ask_all and opinion.methods:

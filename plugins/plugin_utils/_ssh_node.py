@@ -26,23 +26,22 @@ FREE_INODES = 1000
 SCRIPT = f"""\
 echo; echo {BEGIN}
 LC_ALL=C; export LC_ALL
-echo "uid=$(id -u)"
+uid=$(id -u)
+echo "uid=$uid"
 echo "boot=$(cat /proc/sys/kernel/random/boot_id 2>/dev/null)"
 echo "pidns=$(readlink /proc/self/ns/pid 2>/dev/null)"
-[ -d "$HOME" ] || echo "no_home=$HOME"
-for dir in / /tmp "$HOME"; do
-    [ -d "$dir" ] || continue
-    [ "$dir" = / ] || [ -w "$dir" ] || echo "not_writable=$dir"
-    echo "space=$dir: $(df -Pk "$dir" 2>/dev/null | tail -n 1)"
-    echo "inodes=$dir: $(df -Pi "$dir" 2>/dev/null | tail -n 1)"
-done
+set -- /tmp
+if [ -d "$HOME" ]; then set -- /tmp "$HOME"; else echo "no_home=$HOME"; fi
+for place; do [ -w "$place" ] || echo "not_writable=$place"; done
+df -Pk / "$@" 2>/dev/null | sed 's/^/space=/'
+df -Pi / "$@" 2>/dev/null | sed 's/^/inodes=/'
 for name in /usr/bin/python3 python3 python3.14 python3.13 python3.12 python3.11 python3.10 python3.9 python3.8; do
     command -v "$name" >/dev/null || continue
     version=$("$name" -S -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>&1 </dev/null | tail -n 1)
     echo "python=$(command -v "$name") $version"
     case $version in 3.[89].*|3.[1-9][0-9].*) break;; esac
 done
-if [ "$(id -u)" = 0 ]; then :
+if [ "$uid" = 0 ]; then :
 elif command -v sudo >/dev/null; then echo "sudo=$(sudo -n true 2>&1 </dev/null && echo ok)"
 else echo sudo=missing
 fi
@@ -145,10 +144,10 @@ def judge_disk(node: Node) -> tuple[str, list[SickError]]:
 
 
 def _free(lines: t.Iterable[str]) -> dict[str, int]:
-    """Read lines of C{df -P}, each after a directory: what is free. Some file systems have no inodes to count."""
+    """Read C{df -P}: what is free, by mount point. Some file systems have no inodes to count."""
     free = {}
     for line in lines:
-        found = re.search(r"^(.*?): .*\s(\d+)\s+-?\d+\s+(-?\d+)\s+\d+%\s+/", line)
-        if found and int(found.group(2)):
-            free[found.group(1)] = int(found.group(3))
+        found = re.search(r"\s(\d+)\s+-?\d+\s+(-?\d+)\s+\d+%\s+(/.*)$", line)
+        if found and int(found.group(1)):
+            free[found.group(3)] = int(found.group(2))
     return free

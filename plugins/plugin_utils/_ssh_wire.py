@@ -83,6 +83,14 @@ class Wire:
         with contextlib.suppress(OSError):
             self.connection.sendall(data)
 
+    def hang_up(self, timeout: float) -> None:
+        """Wait until the server has noticed too, since it may take few connections at a time (MaxStartups)."""
+        deadline = time.monotonic() + timeout
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_WR)
+        while self.end == "open" and (remaining := deadline - time.monotonic()) > 0:
+            self.read_more(remaining)
+
 
 # --- pure: classification -------------------------------------------------------------------------------------------
 

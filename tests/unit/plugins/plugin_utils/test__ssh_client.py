@@ -409,10 +409,10 @@ def test_a_jump_host_gets_the_configuration_file_and_nothing_else(arguments: tup
 
 
 def test_the_login_asks_nobody_and_writes_nothing() -> None:
-    command = login_command(TARGET, "/s")
+    command = login_command(TARGET, "/s", command="/bin/sh")
     for option in ("BatchMode=yes", "StrictHostKeyChecking=yes", "UpdateHostKeys=no", "AddKeysToAgent=no"):
         assert command.index(option) < command.index("-i"), "the first value wins"
-    assert command[-4:] == ["-S", "/s", "-T", "root@192.0.2.7"]
+    assert command[-5:] == ["-S", "/s", "-T", "root@192.0.2.7", "/bin/sh"]
 
 
 def test_the_shared_jump_host_replaces_those_of_the_arguments() -> None:

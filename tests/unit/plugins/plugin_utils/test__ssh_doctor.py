@@ -474,6 +474,17 @@ def test_a_jump_host_that_forwards_nothing(tmp_path: pathlib.Path) -> None:
 
 
 @needs_sshd
+@pytest.mark.parametrize("jump", [False, True])
+def test_the_look_at_the_first_bytes_takes_no_place_from_the_login(
+    server: Server, jump_config: str, tmp_path: pathlib.Path, jump: bool
+) -> None:
+    with _sshd(tmp_path, "MaxStartups 1") as single:
+        arguments = ("-F", jump_config, "-J", "hop") if jump else ()
+        report = diagnose(single.target(ssh_config=None if jump else "none", ssh_args=arguments))
+    assert report["ok"], report["message"]
+
+
+@needs_sshd
 def test_proxy_command_is_left_to_ssh(server: Server) -> None:
     proxy = f"ProxyCommand=ssh -F none -W %h:%p -i {server.directory}/id -p {server.port} 127.0.0.1 -o "
     proxy += f"UserKnownHostsFile={server.directory}/known_hosts"

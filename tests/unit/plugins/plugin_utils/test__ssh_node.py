@@ -33,8 +33,8 @@ WELL = {
     "boot": ["b"],
     "pidns": ["pid:[1]"],
     "python": ["/usr/bin/python3 3.11.2"],
-    "space": ["/: " + DF.format(80000000), "/tmp: " + DF.format(80000000)],
-    "inodes": ["/: " + DF.format(5000000)],
+    "space": ["Filesystem 1024-blocks Used Available Capacity Mounted on", DF.format(80000000), DF.format(80000000)],
+    "inodes": [DF.format(5000000)],
 }
 
 
@@ -67,12 +67,12 @@ def _codes(node: Node) -> list[str]:
         ({"epoch": ["1000061"]}, ["clock_off"]),
         ({"epoch": ["999400"]}, ["clock_off"]),
         ({"epoch": ["date: not found"]}, []),
-        ({"space": ["/: " + DF.format(102399)]}, ["disk_full"]),
-        ({"space": ["/: " + DF.format(-20)]}, ["disk_full"]),
-        ({"space": ["/: //server/a share  100 90 10 90% /"]}, ["disk_full"]),
-        ({"space": ["/: "]}, []),
-        ({"inodes": ["/: " + DF.format(999)]}, ["inodes_full"]),
-        ({"inodes": ["/: /dev/sda1 0 0 0 - /", "/: devfs 0 0 0 0% /"]}, []),
+        ({"space": [DF.format(102399)]}, ["disk_full"]),
+        ({"space": [DF.format(-20)]}, ["disk_full"]),
+        ({"space": ["//server/a share  100 90 10 90% /mnt/a b"]}, ["disk_full"]),
+        ({"space": [""]}, []),
+        ({"inodes": [DF.format(999)]}, ["inodes_full"]),
+        ({"inodes": ["/dev/sda1 0 0 0 - /", "devfs 0 0 0 0% /"]}, []),
         ({"not_writable": ["/tmp"]}, ["disk_not_writable"]),
     ],
 )
@@ -127,7 +127,6 @@ def test_script(shell: str, tmp_path: pathlib.Path) -> None:
     evidence, found = judge_disk(node)
     assert found == []
     assert evidence.startswith("/ ")
-    assert str(tmp_path) in evidence
     assert judge_python(node)[1] == []
 
 
