@@ -10,11 +10,14 @@ import pytest
 
 
 def test_node_is_read_from_its_text() -> None:
-    assert lab.Node.parse("gpu-1=deb12:h100x8-570") == lab.Node("gpu-1", "deb12", "h100x8-570")
+    assert lab.Node.parse("gpu-1=deb12:h100x8-570") == lab.Node("gpu-1", "deb12", "h100x8-570", "")
+    assert lab.Node.parse("bastion-1=deb13:none@door") == lab.Node("bastion-1", "deb13", "none", "door")
     assert [lab.Node.parse(text).gpu for text in ("a=deb11:t4x1-470", "b=deb12:real")] == ["simulated", "real"]
 
 
-@pytest.mark.parametrize("text", ["", "gpu-1", "gpu-1=deb12", "gpu-1=deb12:h200", "gpu-1=deb10:real", "=deb12:real"])
+@pytest.mark.parametrize(
+    "text", ["", "gpu-1", "gpu-1=deb12", "gpu-1=deb12:h200", "gpu-1=deb10:real", "=deb12:real", "a=deb12:none@home"]
+)
 def test_text_that_is_no_node_is_refused_with_what_there_is(text: str) -> None:
     with pytest.raises(lab.LabError, match=r"deb11, deb12, deb13.*h100x8-570"):
         lab.Node.parse(text)
