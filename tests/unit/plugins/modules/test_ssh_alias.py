@@ -632,6 +632,7 @@ def test_full_disk_leaves_both_files_as_they_were(config: Path, limit: int) -> N
         ("Match host web\n  Include DIRECTORY/port\n", {"web": "port 2201", "db": "port 22"}),
         ("Host web\n  Include DIRECTORY/host-db\n  User bob\n", {"web": "user bob", "db": "user root"}),
         ("Include DIRECTORY/host-db\nPort 2209\n", {"web": "port 2209", "db": "port 2202"}),
+        ("Include DIRECTORY/match-db\nPort 2209\n", {"web": "port 2209", "db": "port 2203"}),
         ("Include DIRECTORY/nested\n", {"db": "port 2202", "web": "port 22"}),
         ("Include DIRECTORY/none-* DIRECTORY/port\n", {"web": "port 2201"}),
         # The first value wins, and a negated pattern takes a host out of its line.
@@ -646,6 +647,10 @@ def test_full_disk_leaves_both_files_as_they_were(config: Path, limit: int) -> N
         ("Host web\n  HostName %h.example.org\n", {"web": "hostname web.example.org"}),
         ('Match exec "test %n = web"\n  Port 2207\n', {"web": "port 2207", "db": "port 22"}),
         ("Host web\n  HostName x\nMatch host x\n  Port 2208\n", {"web": "port 2208"}),
+        ("Host web\n  ControlPath /s/%%-%n:%p\n  Port 2209\n", {"web": "controlpath /s/%-web:2209"}),
+        # A jump host for all but one, which has none or a command of its own.
+        ("Host web\n  ProxyJump none\nHost *\n  ProxyJump a,b\n", {"web": "no proxyjump", "db": "proxyjump a,b"}),
+        ("Host web\n  ProxyCommand nc %h\nHost *\n  ProxyJump a\n", {"web": "proxycommand nc %h", "db": "proxyjump a"}),
     ],
 )
 @pytest.mark.parametrize("eol", ["\n", "\r\n"])
@@ -653,13 +658,25 @@ def test_what_ssh_reads_stays_true(config: Path, user_config: str, expected: dic
     for name, content in {
         "port": "Port 2201\n",
         "host-db": "Host db\n  Port 2202\n  User root\n",
+        "match-db": "Match host db\n  Port 2203\n",
         "nested": f"Include {config.parent}/host-db\n",
     }.items():
         (config.parent / name).write_text(content)
     config.write_bytes(user_config.replace("DIRECTORY", str(config.parent)).replace("\n", eol).encode())
     run(config, aliases=[*JUMPS, {"name": "gpu-5", "options": {"SetEnv": ["A=b c"]}}])
     for host, line in expected.items():
-        assert f"\n{line}\n" in f"\n{resolve(config, host)}", host
+        lines = resolve(config, host).splitlines()
+        keywords = {f"no {seen.split()[0]}" for seen in lines}
+        assert line in lines or (line.startswith("no ") and line not in keywords), host
+
+
+def test_what_ssh_says_of_an_alias_it_reads_back(config: Path, tmp_path: Path) -> None:
+    keepalive = {"profile": "bounded"}
+    run(config, aliases=[*JUMPS, {"name": "gpu-5", "user": "bob", "identity_file": ["/a"], "keepalive": keepalive}])
+    for host in ("gpu-1", "gpu-5", "a", "web"):
+        said = tmp_path / "said"
+        said.write_text(resolve(config, host))
+        assert resolve(said, host) == said.read_text()
 
 
 # Names that the generated lines below mean, and one that they do not; gpu-9 is taken out of our own pattern too.
