@@ -134,7 +134,9 @@ class Fleet:
         self.inventory.mkdir(exist_ok=True)
         if not (self.inventory / "group_vars").exists():
             (self.inventory / "group_vars").symlink_to(REPOSITORY / "inventory" / "group_vars")
-        hosts = {name: {**host, "ssh_bootstrap_dir": str(self.ssh)} for name, host in self.hosts.items()}
+        # One try each, unless the test is about more.
+        usual = {"ssh_bootstrap_dir": str(self.ssh), "ssh_bootstrap_attempts": 1}
+        hosts = {name: {**usual, **host} for name, host in self.hosts.items()}
         (self.inventory / "nodes.yml").write_text(json.dumps({"gpu": {"hosts": hosts}}))
         return subprocess.Popen(
             [*within, "ansible-playbook", "-i", str(self.inventory), "site.yml", *arguments],
