@@ -508,16 +508,14 @@ def _with_known_key(sick: SickError, route: Route, timeout: float) -> SickError:
 def _run_script(found: _Examination, login: Program) -> tuple[node.Node, float]:
     """Return the answer of the node, and when it came."""
     with found.stage("command") as note:
-        if not login.read(found.limit, lambda: node.has_ended(login.stdout)):
-            login.say_no_more()
-            client.classify_login(login.finish(0), found.route, found.target.timeout)
-            printed = " ".join(login.stdout.decode("utf-8", "replace").split())
-            raise SickError(
-                "command_swallowed", f"exit status 0, no answer; printed: {printable(printed)[:80] or 'nothing'}"
-            )
+        ended = login.read(found.limit, lambda: node.has_ended(login.stdout))
         arrival = time.time()
-        answer = node.parse_node(login.stdout.decode("utf-8", "replace"))
-        assert answer  # an end has a beginning
+        printed = login.stdout.decode("utf-8", "replace")
+        answer = node.parse_node(printed) if ended else None
+        if not answer:
+            client.classify_login(login.finish(0), found.route, found.target.timeout)
+            words = printable(" ".join(printed.split()))[:80] or "nothing"
+            raise SickError("command_swallowed", f"exit status 0, no answer; printed: {words}")
         found.machine = answer.machine
         note.evidence, note.warnings = f"ran as {found.route.user}", node.judge_command(answer)
     return answer, arrival

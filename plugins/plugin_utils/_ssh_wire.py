@@ -168,8 +168,6 @@ def parse_disconnect(payload: bytes) -> str:
 
 def _take_string(payload: bytes, position: int) -> tuple[bytes, int]:
     start = position + 4
-    if start > len(payload):
-        raise SickError("protocol_error", f"a key exchange that breaks off after {len(payload)} bytes")
     end = start + int.from_bytes(payload[position:start], "big")
     if end > len(payload):
         raise SickError("protocol_error", f"a key exchange that breaks off after {len(payload)} bytes")

@@ -26,6 +26,7 @@ from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_client import (
     parse_route,
     read_session,
     run_command,
+    shared_command,
 )
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_doctor import render_cause
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_wire import Algorithms
@@ -413,6 +414,12 @@ def test_the_login_asks_nobody_and_writes_nothing() -> None:
     for option in ("BatchMode=yes", "StrictHostKeyChecking=yes", "UpdateHostKeys=no", "AddKeysToAgent=no"):
         assert command.index(option) < command.index("-i"), "the first value wins"
     assert command[-5:] == ["-S", "/s", "-T", "root@192.0.2.7", "/bin/sh"]
+
+
+def test_what_cannot_share_the_login_makes_none_of_its_own() -> None:
+    finished = run_command(shared_command("/nowhere/socket", "-W", "127.0.0.1:1"), 5)
+    assert finished.rc == 255
+    assert "Connection closed by UNKNOWN port 65535" in finished.stderr
 
 
 def test_the_shared_jump_host_replaces_those_of_the_arguments() -> None:

@@ -128,6 +128,7 @@ def test_script(shell: str, tmp_path: pathlib.Path) -> None:
     assert found == []
     assert evidence.startswith("/ ")
     assert judge_python(node)[1] == []
+    assert len(node.facts["python"]) == 1, "the first that is new enough is enough"
 
 
 def test_script_waits_for_more() -> None:
@@ -143,6 +144,18 @@ def test_script_waits_for_more() -> None:
             shell.wait(0.2)
         shell.stdin.close()
         assert shell.wait(5) == 0
+
+
+def test_programs_on_the_node_do_not_read_the_script(tmp_path: pathlib.Path) -> None:
+    for name, body in {"id": "echo 1000", "sudo": "cat"}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    finished = subprocess.run(["sh"], input=SCRIPT, env=environment, capture_output=True, text=True, check=True)
+    assert has_ended(finished.stdout.encode())
+    node = parse_node(finished.stdout)
+    assert node
+    assert judge_sudo(node) == ("without a password", [])
 
 
 def test_script_in_a_home_that_is_not_there() -> None:

@@ -161,6 +161,7 @@ DISCONNECT = b"\x01\0\0\0\x0b" + struct.pack(">I", 4) + b"away" + b"\0\0\0\0"
         (BANNER + b"no packet\r\n" * 9, "protocol_error"),
         (BANNER + _packet(b"\x05hello"), "protocol_error"),
         (BANNER + _packet(_kexinit(OURS)[:30]), "protocol_error"),
+        (BANNER + _packet(_kexinit(OURS)[:-10] + b"\0\0\0\x09cut"), "protocol_error"),
     ],
 )
 def test_first_packet(data: bytes, expected: str) -> None:
