@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
+import signal
 import typing as t
 
 from ansible.errors import AnsibleActionFail
@@ -35,6 +37,25 @@ def _fail(message: str) -> t.NoReturn:
     raise AnsibleActionFail(message)
 
 
+@contextlib.contextmanager
+def _cleaning_up() -> t.Iterator[None]:
+    """Ansible passes Ctrl-C on to its workers, which then end at once and would leave what was started here."""
+    signals = (signal.SIGINT, signal.SIGTERM)
+
+    def leave(number: int, _frame: object) -> t.NoReturn:
+        # Ansible sends another one soon.
+        for each in signals:
+            signal.signal(each, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, leave) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 class ActionModule(ActionBase):
     TRANSFERS_FILES = False
     _requires_connection = False
@@ -50,7 +71,8 @@ class ActionModule(ActionBase):
         if options["delay"] < 0:
             _fail(f"delay must be 0 seconds or more, got {options['delay']:g}")
         target = self._target(options, task_vars or {})
-        report = diagnose_patiently(target, options["attempts"], options["delay"], options["deadline"])
+        with _cleaning_up():
+            report = diagnose_patiently(target, options["attempts"], options["delay"], options["deadline"])
         return {**result, "changed": False, **report}
 
     def _target(self, options: dict[str, t.Any], task_vars: dict[str, t.Any]) -> Target:

@@ -7,9 +7,11 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
+import time
 import typing as t
 
 import pytest
@@ -82,6 +84,8 @@ def test_bad_inventory_is_a_diagnosis(variables: dict[str, t.Any], arguments: di
     ("variables", "arguments", "message"),
     [
         ({}, {"timeout": 0}, "timeout must be more than 0 seconds"),
+        ({}, {"attempts": 0}, "attempts must be 1 or more"),
+        ({}, {"delay": -1}, "delay must be 0 seconds or more"),
         ({}, {"prot": 22}, "Unsupported parameters"),
         ({"ansible_ssh_common_args": "-o 'x"}, {}, "ansible_ssh_common_args of gpu-x cannot be split into words"),
     ],
@@ -90,6 +94,34 @@ def test_bad_options_fail(variables: dict[str, t.Any], arguments: dict[str, t.An
     result = _ansible(variables, arguments)
     assert result["failed"]
     assert message in result["msg"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_nothing_is_left_when_ansible_is_interrupted(tmp_path: pathlib.Path, number: signal.Signals) -> None:
+    proxy = tmp_path / "proxy"
+    proxy.write_text(f"#!/bin/sh\necho $PPID > {tmp_path}/pid\nexec sleep 600\n")
+    proxy.chmod(0o755)
+    command = [str(pathlib.Path(sys.executable).parent / "ansible"), "-i", "gpu-x,", "all"]
+    command += ["-m", "gpuops.fleet.ssh_doctor", "-a", "timeout=60 ssh_config=none"]
+    command += ["-e", json.dumps({"ansible_ssh_common_args": f"-o ProxyCommand={proxy}"})]
+    environment = {**os.environ, "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg")}
+    with subprocess.Popen(command, env=environment, start_new_session=True, stdout=subprocess.PIPE) as ansible:
+        ssh = _eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip())
+        arguments = pathlib.Path(f"/proc/{ssh}/cmdline").read_text().split("\0")
+        socket_path = pathlib.Path(arguments[arguments.index("-S") + 1])
+        assert socket_path.parent.is_dir()
+        os.killpg(ansible.pid, number)
+        ansible.communicate(timeout=30)
+    _eventually(lambda: not socket_path.parent.exists())
+    _eventually(lambda: not pathlib.Path(f"/proc/{ssh}").exists())
+
+
+def _eventually(condition: t.Callable[[], t.Any]) -> t.Any:
+    for _attempt in range(300):
+        if result := condition():
+            return result
+        time.sleep(0.1)
+    pytest.fail("never came true")
 
 
 def test_documented_options_are_those_of_the_action() -> None:
