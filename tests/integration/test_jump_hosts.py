@@ -293,4 +293,6 @@ def test_without_bastions_a_node_is_refused_or_reached_directly_as_was_asked(lab
     assert code == 2, text
     assert re.search(r" yes +yes .* ok$", row(text, "gpu-2"))
     assert re.search(r" NO ", row(text, "gpu-1"))
-    assert re.search(r"^gpu-1 \(.*?\): jump host bastion-1: the machine is off", text, re.MULTILINE), text
+    # As long as the network remembers the machine its packets are lost, then it says that it is not there.
+    verdict = r"jump host bastion-1: (the machine is off|no network path leads)"
+    assert re.search(rf"^gpu-1 \(.*?\): {verdict}", text, re.MULTILINE), text
