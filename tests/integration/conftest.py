@@ -135,7 +135,11 @@ class Fleet:
         if not (self.inventory / "group_vars").exists():
             (self.inventory / "group_vars").symlink_to(REPOSITORY / "inventory" / "group_vars")
         # One try each, unless the test is about more.
-        usual = {"ssh_bootstrap_dir": str(self.ssh), "ssh_bootstrap_attempts": 1}
+        usual = {
+            "ssh_bootstrap_dir": str(self.ssh),
+            "ssh_bootstrap_attempts": 1,
+            "sshd_hardening_rollback_seconds": 120,
+        }
         hosts = {name: {**usual, **host} for name, host in self.hosts.items()}
         (self.inventory / "nodes.yml").write_text(json.dumps({"gpu": {"hosts": hosts}}))
         return subprocess.Popen(

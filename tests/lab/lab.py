@@ -223,6 +223,8 @@ def up(folder: Path, nodes: list[Node]) -> None:
             "ansible_password": password,
             "lab_container": f"{lab}-{node.name}",
             "ssh_bootstrap_dir": str(folder.resolve() / "home" / ".ssh"),
+            # Nodes, controller and other tests share a machine: a change takes longer here to be proven.
+            "sshd_hardening_rollback_seconds": 120,
             **({"ssh_bootstrap_jump_hosts": jump_hosts} if node.place == "inside" else {}),
         }
     group_vars = folder / "inventory" / "group_vars"
