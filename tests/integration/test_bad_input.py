@@ -28,7 +28,6 @@ if t.TYPE_CHECKING:
     from integration.conftest import Fleet, Node
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-GUARD = REPOSITORY / "roles" / "sshd_hardening" / "files" / "guard.sh"
 DROP_IN = "/etc/ssh/sshd_config.d/00-gpuops.conf"
 NODE_FILES = "cd / && find etc/ssh root -type f | sort | xargs sha256sum"
 
@@ -393,42 +392,19 @@ def test_command_that_must_work_counts_by_its_exit_code(settled_fleet: Fleet) ->
     assert list(run.complaints()) == ["gpu-1"]
 
 
-def test_guard_lets_the_key_in_again(settled_fleet: Fleet) -> None:
-    node = settled_fleet.nodes["gpu-1"]
-    before = node.sh(NODE_FILES)
-    podman("cp", str(GUARD), f"{node.container}:/run/guard.sh")
-    node.sh(f"sh /run/guard.sh arm 4 {DROP_IN} /etc/ssh/sshd_config")
-    node.sh(f"echo AllowUsers nobodyhere > {DROP_IN}; sh /run/guard.sh reload")
-    assert settled_fleet.ssh_into("gpu-1").returncode == 255, "the change locks out"
-    wait_until(lambda: settled_fleet.ssh_into("gpu-1").returncode == 0, 8, "the node lets the key in again")
-    assert node.sh(NODE_FILES) == before
-    assert node.sh("ls /run/gpuops-sshd 2>/dev/null || true") == ""
-
-
-@pytest.mark.parametrize(
-    ("foreign", "words"),
-    [
-        ("AllowUsers nobodyhere", "sshd would refuse root: AllowUsers nobodyhere"),
-        ("Port 2222", ":2222 is configured, and nothing listens there now"),
-        ("AuthorizedKeysFile /etc/ssh/keys/%u", "sshd would look for keys elsewhere"),
-        ("Match User root\n  PasswordAuthentication yes", "sshd would still say other than passwordauthentication no"),
-        ("NoSuchKeyword yes", "sshd rejects the files that are there already"),
-    ],
-    ids=lambda text: text.split()[0],
-)
-def test_hardening_that_would_lock_out(new_fleet: Fleet, foreign: str, words: str) -> None:
+def test_hardening_that_would_lock_out(new_fleet: Fleet) -> None:
     node = new_fleet.nodes["gpu-1"]
     # Not in force yet: the reload of the hardening would make it so.
     path = "/etc/ssh/sshd_config.d/10-foreign.conf"
-    node.sh(f"cat > {path} <<'EOF'\n{foreign}\nEOF")
+    node.sh(f"echo AllowUsers nobodyhere > {path}")
     run = new_fleet.site("--limit", "gpu-1")
     assert run.rc == 2
     cause, command = run.complaints()["gpu-1"]
-    assert words in cause
-    assert "put back" in cause
+    assert "sshd was not changed" in cause
+    assert f"AllowUsers nobodyhere, because of {path}:1: AllowUsers nobodyhere" in cause
     assert "ssh gpu-1" in command
     assert node.sh(f"ls {DROP_IN} 2>/dev/null || true") == ""
-    assert node.sh(f"cat {path}") == f"{foreign}\n"
+    assert node.sh(f"cat {path}") == "AllowUsers nobodyhere\n"
     assert new_fleet.ssh_into("gpu-1").returncode == 0, "the door is as open as it was"
     node.sh(f"rm {path}; systemctl reload ssh")
     again = new_fleet.site("--limit", "gpu-1")
@@ -441,7 +417,8 @@ def test_drop_in_that_wins_over_ours_is_not_called_hardened(settled_fleet: Fleet
     node.sh("echo PasswordAuthentication yes > /etc/ssh/sshd_config.d/00-a.conf; systemctl reload ssh")
     run = settled_fleet.site()
     assert run.rc == 2
-    assert "sshd would still say other than passwordauthentication no" in run.complaints()["gpu-1"][0]
+    cause, _command = run.complaints()["gpu-1"]
+    assert "PasswordAuthentication yes, because of /etc/ssh/sshd_config.d/00-a.conf:1" in cause
     assert run.is_complete("gpu-2")
 
 

@@ -68,7 +68,7 @@ def test_sshd_does_what_the_drop_in_says(host: Any) -> None:
     assert "passwordauthentication no" in effective
     assert "kbdinteractiveauthentication no" in effective
     assert "permitrootlogin without-password" in effective
-    assert "allowtcpforwarding yes" in effective
+    assert "allowtcpforwarding local" in effective
 
 
 def test_what_the_provider_wrote_is_untouched(host: Any) -> None:

@@ -1,0 +1,361 @@
+# Copyright (c) 2026, gpuops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Put a policy for sshd into force: try it beside the real files, judge it, change them with a way back.
+
+This module util is PRIVATE to the collection. What sshd would do is in _sshd_settings, which sshd runs and what it
+offers in _sshd_process, and the way back in _sshd_guard.
+"""
+
+from __future__ import annotations
+
+import glob
+import grp
+import hashlib
+import os
+import pwd
+import re
+import shutil
+import typing as t
+from dataclasses import dataclass
+from pathlib import Path
+
+from ansible_collections.gpuops.fleet.plugins.module_utils import _sshd_guard as guard
+from ansible_collections.gpuops.fleet.plugins.module_utils import _sshd_process as process
+from ansible_collections.gpuops.fleet.plugins.module_utils import _sshd_settings as judge
+from ansible_collections.gpuops.fleet.plugins.module_utils._sshd_process import Listener, Run, Socket
+from ansible_collections.gpuops.fleet.plugins.module_utils._sshd_settings import Block, Effective, Login, SshdError
+
+CONFIG = "/etc/ssh/sshd_config"
+DROP_IN = "/etc/ssh/sshd_config.d/00-gpuops.conf"
+BANNER = "/etc/ssh/gpuops-banner"
+MODULI = "/etc/ssh/moduli"
+MODULI_BEFORE = "/etc/ssh/moduli.before-gpuops"
+# Only the drop-in: others that lie there unread are not for us to bring into force.
+INCLUDE = f"Include {DROP_IN}\n"
+HEADER = """Written by gpuops.fleet, role sshd_hardening; changes made by hand are lost.
+sshd takes the first value that it reads, so this file sorts before all others.
+To undo all of it, also other files: the role with sshd_hardening_state: absent."""
+
+Files = t.Dict[str, t.Optional[bytes]]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What is wanted."""
+
+    present: bool
+    settings: t.Mapping[str, str]
+    algorithms: t.Mapping[str, t.Sequence[str]]
+    blocks: t.Sequence[Block]
+    banner: str
+    moduli_bits: int
+
+
+@dataclass(frozen=True)
+class Sshd:
+    """How sshd runs here."""
+
+    program: str
+    listeners: tuple[Listener, ...]
+    waiting: Socket | None
+    run: Run
+
+    @property
+    def overriding(self) -> list[str]:
+        return self.listeners[0].overriding if self.listeners else []
+
+    def test(self, main: str) -> str:
+        """What `sshd -t` has against these files."""
+        code, said = self.run([self.program, *self.overriding, "-f", main, "-t"])
+        return said.strip() or f"sshd -t ended with {code}" if code else ""
+
+    def effective(self, main: str, login: Login) -> Effective:
+        code, said = self.run([self.program, *self.overriding, "-f", main, "-T", "-C", login.criteria])
+        if code:
+            raise SshdError(f"sshd -T ended with {code}: {said.strip()}")
+        return judge.parse_effective(said)
+
+
+def find_sshd(run: Run) -> Sshd:
+    """How sshd runs here; an error when a change could not be brought into force, or would end it."""
+    program = shutil.which("sshd", path="/usr/sbin:/sbin:/usr/local/sbin:/usr/bin")
+    if not program:
+        raise SshdError("there is no sshd on this machine; next: apt-get install openssh-server")
+    found = process.listeners(run)
+    # One that reads other files is somebody's own.
+    ours = tuple(listener for listener in found if os.path.realpath(listener.config) == os.path.realpath(CONFIG))
+    waiting = process.active_socket(run)
+    if not ours and not waiting:
+        seen = (
+            ", ".join(f"{listener.program} {' '.join(listener.options)}" for listener in found) or "none that listens"
+        )
+        raise SshdError(f"no sshd of this machine reads {CONFIG} (found: {seen}); next: ps -ef | grep sshd")
+    for listener in ours:
+        process.check_reloadable(listener)
+    # sshd refuses to test anything without it; a socket makes it with the first connection only.
+    os.makedirs("/run/sshd", mode=0o755, exist_ok=True)
+    return Sshd(program, ours, waiting, run)
+
+
+def find_logins(users: t.Sequence[str], sshd: Sshd) -> list[Login]:
+    """The accounts of these users, and the way by which this module's connection came."""
+    ports = [port for listener in sshd.listeners for _address, port in listener.sockets]
+    ports += sshd.waiting.ports if sshd.waiting else []
+    address, local_address, local_port = process.origin() or ("127.0.0.1", "127.0.0.1", (*ports, 22)[0])
+    if ports and local_port not in ports:
+        raise SshdError(
+            f"this connection came through another sshd: none that reads {CONFIG} listens at port {local_port}"
+        )
+    logins = []
+    for user in users:
+        try:
+            account = pwd.getpwnam(user)
+        except KeyError:
+            raise SshdError(f"the inventory logs in as {user}, and this machine has no such user") from None
+        groups = tuple(_group_name(gid) for gid in os.getgrouplist(user, account.pw_gid))
+        logins.append(Login(user, address, local_address, local_port, account.pw_uid, groups))
+    return logins
+
+
+def _group_name(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
+
+
+def read(path: str) -> bytes | None:
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def plan(policy: Policy, drop_in: str, present: Files) -> Files:
+    """The files as they are to be, from those that are there; None is a file that is not there."""
+    main = (present[CONFIG] or b"").decode("utf-8", "surrogateescape")
+    without = main[len(INCLUDE) :] if main.startswith(INCLUDE) else main
+    wanted: Files = {}
+    if policy.present:
+        wanted[DROP_IN] = drop_in.encode("utf-8", "surrogateescape")
+        main = without if judge.includes(without, DROP_IN) else INCLUDE + without
+        wanted[BANNER] = f"{policy.banner.rstrip()}\n".encode() if policy.banner else None
+    else:
+        wanted[DROP_IN] = wanted[BANNER] = None
+        main = without
+    wanted[CONFIG] = main.encode("utf-8", "surrogateescape")
+    moduli, before = present[MODULI], present[MODULI_BEFORE]
+    if moduli is not None:
+        if policy.present and policy.moduli_bits:
+            filtered = _filtered(moduli, policy.moduli_bits)
+            wanted[MODULI] = filtered
+            wanted[MODULI_BEFORE] = before if filtered == moduli else moduli
+        elif before is not None:
+            # A package may have brought another file since.
+            wanted[MODULI] = before if len(moduli) < len(before) else moduli
+            wanted[MODULI_BEFORE] = None
+    return wanted
+
+
+def _filtered(moduli: bytes, bits: int) -> bytes:
+    return judge.without_small_moduli(moduli.decode("latin-1"), bits).encode("latin-1")
+
+
+def _known_algorithms(policy: Policy, run: Run) -> dict[str, list[str]]:
+    known = {}
+    for keyword in policy.algorithms:
+        if keyword not in judge.QUERIES:
+            raise SshdError(f"{keyword} is no list of algorithms; there are {', '.join(judge.QUERIES)}")
+        code, said = run(["ssh", "-Q", judge.QUERIES[keyword]])
+        if code:
+            raise SshdError(f"ssh -Q {judge.QUERIES[keyword]} ended with {code}: {said.strip()}")
+        known[keyword] = said.split()
+    return known
+
+
+class _Authorized:
+    """Key files of a user, as sshd finds them."""
+
+    def __init__(self, login: Login) -> None:
+        self.account = pwd.getpwnam(login.user)
+
+    def types(self, pattern: str) -> list[str]:
+        values = {"h": self.account.pw_dir, "u": self.account.pw_name, "U": str(self.account.pw_uid), "%": "%"}
+        path = re.sub("%([huU%])", lambda token: values[token.group(1)], pattern)
+        content = read(path if path.startswith("/") else f"{self.account.pw_dir}/{path}")
+        return judge.key_types((content or b"").decode("utf-8", "replace"))
+
+
+def _judge(
+    sshd: Sshd, logins: t.Sequence[Login], main: str, settings: t.Mapping[str, str], directives: list[judge.Directive]
+) -> tuple[Effective, list[int]]:
+    """Raise what speaks against these files; return what they say, and at which ports sshd will listen."""
+    for login in logins:
+        effective = sshd.effective(main, login)
+        ports = _ports(sshd, effective, settings)
+        reasons = judge.refusals(
+            effective, login, ports, _Authorized(login).types, lambda path: os.access(path, os.R_OK)
+        )
+        if reasons:
+            raise SshdError(
+                f"sshd would refuse {login.user} from {login.address}: {'; '.join(reasons)}"
+                + _lines([reason.split()[0] for reason in reasons], directives)
+            )
+        others = judge.differing(settings, effective)
+        if others:
+            now = ", ".join(f"{keyword} {value}" for keyword, value in others.items())
+            raise SshdError(f"for {login.user} sshd would still say {now}" + _lines(list(others), directives))
+        _check_listening(sshd, effective, settings)
+    return effective, ports
+
+
+def _ports(sshd: Sshd, effective: Effective, settings: t.Mapping[str, str]) -> list[int]:
+    """systemd's sockets follow us, and no file of others."""
+    if sshd.waiting and "Port" not in settings:
+        return list(sshd.waiting.ports)
+    return sorted({int(port) for port in effective["port"]})
+
+
+def _lines(keywords: t.Sequence[str], directives: t.Sequence[judge.Directive]) -> str:
+    found = [str(line) for keyword in keywords for line in judge.foreign(keyword, directives, DROP_IN)]
+    return f", because of {', '.join(found)}" if found else ", which is what this change asks for"
+
+
+def _check_listening(sshd: Sshd, effective: Effective, settings: t.Mapping[str, str]) -> None:
+    """What lies on disk and is not in force yet would come into force with our reload, whoever wrote it."""
+    if sshd.waiting or "Port" in settings:
+        return
+    now = {_place(*place) for listener in sshd.listeners for place in listener.sockets}
+    would = {re.sub(r"[\[\]]", "", place) for place in effective["listenaddress"]}
+    if would - now:
+        raise SshdError(
+            f"a reload would change where sshd listens: {', '.join(sorted(would - now))} is configured, "
+            f"and nothing listens there now"
+        )
+
+
+def _place(address: str, port: int) -> str:
+    return f"{address}:{port}"
+
+
+def change(policy: Policy, users: t.Sequence[str], seconds: int, run: Run, scratch: str, dry: bool) -> dict[str, t.Any]:
+    """Make the change, with the timer running; what the module returns."""
+    recovered = not dry and guard.restore(run)
+    sshd = find_sshd(run)
+    logins = find_logins(users, sshd)
+    config = os.path.realpath(CONFIG)
+    present: Files = {path: read(path) for path in (CONFIG, DROP_IN, BANNER, MODULI, MODULI_BEFORE)}
+    if present[CONFIG] is None:
+        raise SshdError(f"there is no {CONFIG}; next: apt-get install --reinstall openssh-server")
+    if said := sshd.test(CONFIG):
+        raise SshdError(f"sshd rejects the files that are there already: {said}")
+    known_keywords = sshd.effective(CONFIG, logins[0])
+    settings, left_out = judge.settle(
+        {**policy.settings, **judge.choose_algorithms(policy.algorithms, _known_algorithms(policy, run))},
+        known_keywords,
+    )
+    if policy.banner:
+        settings["Banner"] = BANNER
+    drop_in = judge.render(HEADER, settings, policy.blocks)
+    wanted = plan(policy, drop_in, present)
+    socket_file = sshd.waiting.drop_in if sshd.waiting else ""
+    if socket_file:
+        present[socket_file] = read(socket_file)
+        wanted[socket_file] = _socket_drop_in(settings.get("Port", "")) if policy.present else None
+    changed = {path: content for path, content in wanted.items() if content != present[path]}
+
+    staged = os.path.join(scratch, "drop-in.conf") if policy.present else None
+    if staged:
+        Path(staged).write_text(drop_in, encoding="utf-8")
+    text = (wanted[CONFIG] or b"").decode("utf-8", "surrogateescape")
+    main = os.path.join(scratch, "sshd_config")
+    Path(main).write_text(
+        judge.with_other_drop_in(text, DROP_IN, staged, glob.glob), encoding="utf-8", errors="surrogateescape"
+    )
+    if said := sshd.test(main):
+        raise SshdError(f"sshd rejects the result: {said}")
+    directives = judge.read_directives(
+        CONFIG,
+        text,
+        lambda pattern: sorted({*glob.glob(pattern)} | ({DROP_IN} if _covers(pattern) and policy.present else set())),
+        lambda path: drop_in if path == DROP_IN else (read(path) or b"").decode("utf-8", "replace"),
+    )
+    checked = settings if policy.present else {}
+    effective, ports = _judge(sshd, logins, main, checked, directives)
+    result: dict[str, t.Any] = {
+        "changed": bool(changed) or recovered,
+        "pending": False,
+        "token": _token({**present, **wanted}),
+        "files": sorted(changed),
+        "left_out": left_out,
+        "exceptions": [str(line) for line in judge.exceptions(checked, directives, DROP_IN)],
+        "recovered": recovered,
+        "diff": [_diff(path, present[path], content) for path, content in changed.items()],
+    }
+    if dry or (not changed and not any(process.differing_offer(port, effective) for port in ports)):
+        return result
+
+    paths = [config if path == CONFIG else path for path in changed]
+    guard.arm(paths, sshd.listeners, sshd.waiting, seconds, run)
+    try:
+        for path, content in changed.items():
+            guard.write(config if path == CONFIG else path, content)
+        process.reload(sshd.listeners, sshd.waiting, ports, run)
+        if sshd.waiting and socket_file in changed:
+            run(["systemctl", "daemon-reload"])
+            run(["systemctl", "restart", sshd.waiting.unit])
+        if said := sshd.test(CONFIG):
+            raise SshdError(f"sshd rejects the result: {said}")
+        for port in ports:
+            if others := process.differing_offer(port, effective):
+                raise SshdError(f"the sshd at port {port} has not taken its files over, it still offers {others}")
+    except (OSError, SshdError):
+        guard.restore(run)
+        raise
+    return {**result, "changed": True, "pending": True}
+
+
+def _covers(pattern: str) -> bool:
+    return judge.includes(f"Include {pattern}", DROP_IN)
+
+
+def _socket_drop_in(ports: str) -> bytes | None:
+    """systemd listens in the place of sshd, so it must be told the ports."""
+    if not ports:
+        return None
+    return "".join(["[Socket]\n", "ListenStream=\n", *(f"ListenStream={port}\n" for port in ports.split())]).encode()
+
+
+def _token(files: Files) -> str:
+    """Names a change by what it writes, so that a keep that is tried again after a lost connection finds it done."""
+    there = sorted((path, content) for path, content in files.items() if content is not None)
+    return hashlib.sha256(repr(there).encode()).hexdigest()[:32]
+
+
+def _diff(path: str, before: bytes | None, after: bytes | None) -> dict[str, str]:
+    def shown(content: bytes | None) -> str:
+        if content is None:
+            return ""
+        if path in (MODULI, MODULI_BEFORE):
+            return f"{len(re.findall(rb'^[0-9]', content, re.MULTILINE))} groups\n"
+        return content.decode("utf-8", "replace")
+
+    return {"before_header": path, "after_header": path, "before": shown(before), "after": shown(after)}
+
+
+def keep(token: str, run: Run) -> bool:
+    """Stop the timer; False when that is done already, and only its answer was lost."""
+    files = {path: read(path) for path in (CONFIG, DROP_IN, BANNER, MODULI, MODULI_BEFORE)}
+    files.update({path: read(path) for path in glob.glob("/etc/systemd/system/ssh*.socket.d/00-gpuops.conf")})
+    if guard.keep([os.path.realpath(CONFIG), *files], run):
+        return True
+    if _token(files) == token:
+        return False
+    raise SshdError("the time was up before the change was proven, and the node has put everything back")
+
+
+def restore(run: Run) -> bool:
+    """Put everything back at once."""
+    return guard.restore(run)

@@ -1,0 +1,362 @@
+# Copyright (c) 2026, gpuops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What sshd is to be set to, what it is set to, who set it, and whom it would refuse.
+
+This module util is PRIVATE to the collection. Nothing here touches the machine. OpenSSH itself is the judge: what its
+configuration means comes from sshd -T; files are only read to say where something stands.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import ipaddress
+import re
+import shlex
+import typing as t
+from dataclasses import dataclass
+
+# The values that `sshd -T` prints for each keyword, in lower case.
+Effective = t.Dict[str, t.List[str]]
+
+# Keywords that not every supported OpenSSH has (see ssh-facts of sshd_config(5)): what an older one calls the same, if
+# it has it. A sshd that knows such a keyword shows it in `sshd -T`.
+_NEWER = {
+    "pubkeyacceptedalgorithms": "PubkeyAcceptedKeyTypes",
+    "challengeresponseauthentication": None,
+    "requiredrsasize": None,
+    "persourcepenaltyexemptlist": None,
+}
+# Each occurrence adds to the ones before; of all others the first one counts.
+_ADDITIVE = ("port", "listenaddress", "allowusers", "allowgroups", "denyusers", "denygroups")
+_LINE = re.compile(r"\s*([A-Za-z][A-Za-z0-9]*)(?:\s*=\s*|\s+)(.*?)\s*$")
+# The kinds of algorithm, and the argument of `ssh -Q` that lists what an OpenSSH has of them.
+QUERIES = {
+    "KexAlgorithms": "kex",
+    "Ciphers": "cipher",
+    "MACs": "mac",
+    "HostKeyAlgorithms": "HostKeyAlgorithms",
+    # OpenSSH 8.4 does not list them by their own name, and they are the same.
+    "PubkeyAcceptedAlgorithms": "HostKeyAlgorithms",
+}
+
+
+class SshdError(Exception):
+    """A change that was not made, with the reason."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A Match block of the drop-in."""
+
+    criteria: str
+    settings: t.Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Login:
+    """Somebody who must be let in: who, from where, to which address and port of the node."""
+
+    user: str
+    address: str
+    local_address: str
+    local_port: int
+    uid: int
+    groups: tuple[str, ...]
+
+    @property
+    def criteria(self) -> str:
+        """The argument of `sshd -T -C`."""
+        return (
+            f"user={self.user},host={self.address},addr={self.address},"
+            f"laddr={self.local_address},lport={self.local_port}"
+        )
+
+
+@dataclass(frozen=True)
+class Directive:
+    """One line of sshd's files, in the order in which sshd reads them."""
+
+    path: str
+    number: int
+    keyword: str
+    value: str
+    match: str
+
+    def __str__(self) -> str:
+        within = f"{self.match}: " if self.match else ""
+        return f"{self.path}:{self.number}: {within}{self.keyword} {self.value}"
+
+
+def parse_effective(text: str) -> Effective:
+    """Read the output of `sshd -T`."""
+    effective: Effective = {}
+    for line in text.splitlines():
+        keyword, _space, value = line.partition(" ")
+        effective.setdefault(keyword.lower(), []).append(value)
+    return effective
+
+
+def words(value: object) -> str:
+    """A setting as sshd_config wants it, from what YAML makes of it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return " ".join(words(each) for each in value)
+    return str(value)
+
+
+def choose_algorithms(
+    wanted: t.Mapping[str, t.Sequence[str]], known: t.Mapping[str, t.Sequence[str]]
+) -> dict[str, str]:
+    """Of each list what this OpenSSH has, in the wanted order."""
+    chosen = {}
+    for keyword, names in wanted.items():
+        common = [name for name in names if name in known[keyword]]
+        if not common:
+            raise SshdError(f"this OpenSSH has none of the {keyword} that are wanted: {', '.join(names)}")
+        chosen[keyword] = ",".join(common)
+    return chosen
+
+
+def settle(settings: t.Mapping[str, str], effective: Effective) -> tuple[dict[str, str], list[str]]:
+    """Leave out keywords that this sshd does not have, or use their older name; return also those left out."""
+    settled, left_out = {}, []
+    for keyword, value in settings.items():
+        name = keyword.lower()
+        if name not in _NEWER or name in effective:
+            settled[keyword] = value
+        elif (older := _NEWER[name]) and older.lower() in effective:
+            settled[older] = value
+        else:
+            left_out.append(keyword)
+    return settled, left_out
+
+
+def render(header: str, settings: t.Mapping[str, str], blocks: t.Sequence[Block]) -> str:
+    """The drop-in's text."""
+    lines = [f"# {line}" for line in header.splitlines()]
+    for keyword, value in settings.items():
+        # The only one of ours that takes one value a line.
+        lines += [f"{keyword} {each}" for each in (value.split() if keyword == "Port" else [value])]
+    for block in blocks:
+        lines += ["", f"Match {block.criteria}"]
+        lines += [f"    {keyword} {value}" for keyword, value in block.settings.items()]
+    return "\n".join(lines) + "\n"
+
+
+def differing(settings: t.Mapping[str, str], effective: Effective) -> dict[str, str]:
+    """The settings that would not be in force, with what would be."""
+    found = {}
+    for keyword, value in settings.items():
+        values = effective.get(keyword.lower(), [])
+        now = (" " if keyword.lower() in _ADDITIVE else ",").join(values)
+        if _plain(keyword, now) != _plain(keyword, value):
+            found[keyword] = now or "nothing"
+    return found
+
+
+def _plain(keyword: str, value: str) -> list[str]:
+    if keyword.lower() == "permitrootlogin":
+        value = value.replace("prohibit-password", "without-password")
+    if keyword.lower() in _ADDITIVE:
+        return sorted(value.split())
+    return [value.strip('"').lower()]
+
+
+def include_arguments(line: str) -> list[str] | None:
+    """The patterns of an Include line; None for any other line."""
+    match = _LINE.match(line)
+    if not match or match.group(1).lower() != "include":
+        return None
+    try:
+        return shlex.split(match.group(2), comments=True)
+    except ValueError:
+        return []
+
+
+def _absolute(pattern: str) -> str:
+    return pattern if pattern.startswith("/") else f"/etc/ssh/{pattern}"
+
+
+def includes(text: str, path: str) -> bool:
+    """Whether the main file includes the drop-in, for everybody."""
+    for line in text.splitlines():
+        if re.match(r"\s*Match\s", line, re.IGNORECASE):
+            return False
+        if any(fnmatch.fnmatch(path, _absolute(pattern)) for pattern in include_arguments(line) or []):
+            return True
+    return False
+
+
+def with_other_drop_in(text: str, path: str, other: str | None, expand: t.Callable[[str], t.Iterable[str]]) -> str:
+    """The main file with `other` in the place of the drop-in at `path`, or without it: how a change is tried."""
+    lines = []
+    for line in text.splitlines():
+        patterns = include_arguments(line)
+        if patterns and any(fnmatch.fnmatch(path, _absolute(pattern)) for pattern in patterns):
+            files: list[str] = []
+            for pattern in map(_absolute, patterns):
+                found = set(expand(pattern))
+                if fnmatch.fnmatch(path, pattern):
+                    found.add(path)
+                files += sorted(found)
+            files = [other if file == path else file for file in files if file != path or other]  # type: ignore[misc]
+            line = "Include " + " ".join(files) if files else ""
+        lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def read_directives(
+    path: str, text: str, expand: t.Callable[[str], t.Iterable[str]], read: t.Callable[[str], str], depth: int = 0
+) -> list[Directive]:
+    """All directives in the order in which sshd reads them. A Match block ends with its file."""
+    found: list[Directive] = []
+    match = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        patterns = include_arguments(line)
+        if patterns is not None:
+            for pattern in patterns:
+                for file in sorted(expand(_absolute(pattern))):
+                    # sshd itself goes 16 files deep
+                    nested = read_directives(file, read(file), expand, read, depth + 1) if depth < 16 else []
+                    found += [Directive(d.path, d.number, d.keyword, d.value, d.match or match) for d in nested]
+            continue
+        parts = _LINE.match(line)
+        if not parts:
+            continue
+        keyword, value = parts.groups()
+        if keyword.lower() == "match":
+            match = "" if value.lower() == "all" else f"Match {value}"
+        else:
+            found.append(Directive(path, number, keyword, value, match))
+    return found
+
+
+def foreign(keyword: str, directives: t.Sequence[Directive], own: str) -> list[Directive]:
+    """Who else sets this: lines that sshd reads before the drop-in `own`, and Match blocks, which always win."""
+    before = [directive.path for directive in directives].index(own) if any(d.path == own for d in directives) else 0
+    return [
+        directive
+        for place, directive in enumerate(directives)
+        if directive.keyword.lower() == keyword.lower()
+        and directive.path != own
+        and (place < before or directive.match or keyword.lower() in _ADDITIVE)
+    ]
+
+
+def exceptions(settings: t.Mapping[str, str], directives: t.Sequence[Directive], own: str) -> list[Directive]:
+    """Match blocks of others that say something else than the drop-in: kept, and for some it is theirs that counts."""
+    wanted = {keyword.lower(): (keyword, value) for keyword, value in settings.items()}
+    return [
+        directive
+        for directive in directives
+        if directive.match
+        and directive.path != own
+        and directive.keyword.lower() in wanted
+        and _plain(directive.keyword, directive.value) != _plain(*wanted[directive.keyword.lower()])
+    ]
+
+
+# --- whom sshd would refuse -----------------------------------------------------------------------------------------
+
+
+def refusals(
+    effective: Effective,
+    login: Login,
+    ports: t.Sequence[int],
+    key_types: t.Callable[[str], t.Sequence[str]],
+    is_readable: t.Callable[[str], bool],
+) -> list[str]:
+    """Why sshd, listening at these ports, would refuse this login, although `sshd -t` takes the configuration.
+
+    `key_types` reads a key file.
+    """
+
+    def of(keyword: str) -> list[str]:
+        return [word for value in effective.get(keyword, []) for word in value.split() if value != "none"]
+
+    found = []
+    user, groups = [login.user], login.groups
+    if any(_is_member(user, pattern, login.address) for pattern in of("denyusers")):
+        found.append(f"DenyUsers {' '.join(of('denyusers'))}")
+    if any(_is_member(groups, pattern) for pattern in of("denygroups")):
+        found.append(f"DenyGroups {' '.join(of('denygroups'))}")
+    if of("allowusers") and not any(_is_member(user, pattern, login.address) for pattern in of("allowusers")):
+        found.append(f"AllowUsers {' '.join(of('allowusers'))}")
+    if of("allowgroups") and not any(_is_member(groups, pattern) for pattern in of("allowgroups")):
+        found.append(f"AllowGroups {' '.join(of('allowgroups'))}")
+    root = effective.get("permitrootlogin", ["yes"])[0]
+    if login.uid == 0 and root in ("no", "forced-commands-only"):
+        found.append(f"PermitRootLogin {root}")
+    if effective.get("pubkeyauthentication", ["yes"])[0] != "yes":
+        found.append("PubkeyAuthentication no")
+    if not {"any", "publickey"} & set(of("authenticationmethods") or ["any"]):
+        found.append(f"AuthenticationMethods {' '.join(of('authenticationmethods'))}, which wants more than a key")
+    if of("forcecommand"):
+        found.append(f"ForceCommand {' '.join(of('forcecommand'))}, which runs instead of what is asked for")
+    if of("refuseconnection") == ["yes"]:
+        found.append("RefuseConnection yes")
+    found += [
+        f"RevokedKeys {path}, which cannot be read, so that every key is refused"
+        for path in of("revokedkeys")
+        if not is_readable(path)
+    ]
+    if login.local_port not in ports:
+        found.append(f"Port {' '.join(map(str, ports))}, and this login comes to port {login.local_port}")
+    if not of("trustedusercakeys") and not of("authorizedkeyscommand"):
+        files = of("authorizedkeysfile")
+        present = {kind for file in files for kind in key_types(file)}
+        accepted = ",".join(
+            effective.get("pubkeyacceptedalgorithms") or effective.get("pubkeyacceptedkeytypes") or []
+        ).split(",")
+        if not present:
+            found.append(f"AuthorizedKeysFile {' '.join(files)}, and there is no key for {login.user}")
+        elif not any(_accepts(accepted, kind) for kind in present):
+            found.append(f"PubkeyAcceptedAlgorithms without the keys of {login.user}: {', '.join(sorted(present))}")
+    return found
+
+
+def key_types(text: str) -> list[str]:
+    """The types of the keys in an authorized_keys file."""
+    pattern = r"(?:^|[\s\"])((?:ssh|ecdsa|sk)-[A-Za-z0-9@.-]+) AAAA"
+    lines = (line for line in text.splitlines() if not line.lstrip().startswith("#"))
+    return [match.group(1) for line in lines if (match := re.search(pattern, line))]
+
+
+def _accepts(accepted: t.Sequence[str], kind: str) -> bool:
+    if kind == "ssh-rsa":
+        return any(name in accepted for name in ("ssh-rsa", "rsa-sha2-256", "rsa-sha2-512"))
+    return kind in accepted
+
+
+def _is_member(names: t.Iterable[str], pattern: str, address: str = "") -> bool:
+    """Whether a pattern of AllowUsers and its like means one of the names; also USER@ADDRESS."""
+    name_pattern, at, place = pattern.partition("@")
+    if at and address:
+        try:
+            if ipaddress.ip_address(address) not in ipaddress.ip_network(place, strict=False):
+                return False
+        except ValueError:
+            if not _wildcard(address, place):
+                return False
+    return any(_wildcard(name, name_pattern) for name in names)
+
+
+def _wildcard(text: str, pattern: str) -> bool:
+    # fnmatch would give brackets a meaning that sshd does not
+    return bool(re.fullmatch(re.escape(pattern).replace(r"\*", ".*").replace(r"\?", "."), text))
+
+
+# --- moduli ---------------------------------------------------------------------------------------------------------
+
+
+def without_small_moduli(text: str, bits: int) -> str:
+    """Leave out the groups of moduli(5) that are smaller; the file gives the place of the highest bit, from 0."""
+
+    def is_small(line: str) -> bool:
+        fields = line.split()
+        return len(fields) == 7 and fields[4].isdigit() and int(fields[4]) + 1 < bits
+
+    return "".join(line for line in text.splitlines(keepends=True) if not is_small(line))

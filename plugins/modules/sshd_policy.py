@@ -1,0 +1,222 @@
+# Copyright (c) 2026, gpuops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: sshd_policy
+short_description: Put a policy for sshd into force, with a way back
+version_added: 0.2.0
+author: gpuops.fleet contributors (@gpuops)
+description:
+  - Writes one drop-in, C(/etc/ssh/sshd_config.d/00-gpuops.conf), which sshd reads before the files of others. Those
+    stay as they are.
+  - Before anything is written, the result is tried beside the real files. C(sshd -t) must take it, C(sshd -T) must
+    show what was asked for, and none of O(users) may be refused by it. If one would be, the module fails, says why,
+    and nothing has changed.
+  - A change is made with a timer that puts everything back after O(rollback_seconds). The module ends with
+    RV(pending=true), and the caller proves by B(a new connection) that the door still opens, and then calls the
+    module again with O(phase=keep). The role P(gpuops.fleet.sshd_hardening#role) does all of that.
+  - Algorithms that the node's OpenSSH does not have are left out, and so are keywords that only newer ones know.
+options:
+  phase:
+    description:
+      - V(change) makes the change and leaves the timer running. V(keep) stops it. V(restore) puts everything back
+        at once.
+    type: str
+    choices: [change, keep, restore]
+    default: change
+  state:
+    description:
+      - Whether the policy is in force. V(absent) removes what this module has put there and brings back the files
+        that were there before.
+    type: str
+    choices: [present, absent]
+    default: present
+  settings:
+    description:
+      - Keywords of C(sshd_config) and their values, in this order.
+    type: dict
+    default: {}
+  algorithms:
+    description:
+      - Lists of algorithms, best first, for C(KexAlgorithms), C(Ciphers), C(MACs), C(HostKeyAlgorithms) and
+        C(PubkeyAcceptedAlgorithms). A list of which this OpenSSH has nothing is an error.
+    type: dict
+    default: {}
+  blocks:
+    description:
+      - Match blocks for the end of the drop-in.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      criteria:
+        description: What follows the word C(Match).
+        type: str
+        required: true
+      settings:
+        description: Keywords and their values.
+        type: dict
+        required: true
+  banner:
+    description:
+      - What everybody sees before the login. Empty for nothing.
+    type: str
+    default: ""
+  moduli_bits:
+    description:
+      - Groups in C(/etc/ssh/moduli) that have fewer bits are taken out. V(0) leaves the file alone.
+    type: int
+    default: 0
+  users:
+    description:
+      - The users that must be able to log in afterwards from where this connection comes. Needed for
+        O(phase=change).
+    type: list
+    elements: str
+  rollback_seconds:
+    description:
+      - Seconds after which everything is put back, unless O(phase=keep) came before.
+    type: int
+    default: 30
+  token:
+    description:
+      - For O(phase=keep), the RV(token) of the change.
+    type: str
+attributes:
+  check_mode:
+    description: The result is tried and shown, nothing is written but C(/run/sshd) where it is missing.
+    support: full
+  diff_mode:
+    description: Shows each file; of C(/etc/ssh/moduli) only how many groups there are.
+    support: full
+notes:
+  - Needs root on the node, and OpenSSH 8.2 or later, which has C(Include).
+  - Works with sshd as a service of systemd, with a socket of systemd's, with several of them, and without systemd.
+    It never restarts sshd.
+"""
+
+EXAMPLES = r"""
+- name: Take no passwords
+  gpuops.fleet.sshd_policy:
+    settings:
+      PasswordAuthentication: "no"
+    users: [root]
+  register: change
+
+- name: Prove that a new connection logs in
+  gpuops.fleet.ssh_doctor:
+  when: change.pending
+
+- name: Keep the change
+  gpuops.fleet.sshd_policy:
+    phase: keep
+    token: "{{ change.token }}"
+  when: change.pending
+"""
+
+RETURN = r"""
+pending:
+  description: Whether a change waits for its proof. The timer is running.
+  type: bool
+  returned: O(phase=change)
+  sample: true
+token:
+  description: Names the change, for O(phase=keep).
+  type: str
+  returned: O(phase=change)
+  sample: 5d41402abc4b2a76b9719d911017c592
+files:
+  description: The files that were changed, or would be.
+  type: list
+  elements: str
+  returned: O(phase=change)
+  sample: [/etc/ssh/sshd_config.d/00-gpuops.conf]
+left_out:
+  description: Keywords that this OpenSSH does not have.
+  type: list
+  elements: str
+  returned: O(phase=change)
+  sample: [RequiredRSASize]
+exceptions:
+  description: Lines in Match blocks of others that say something else. They were kept.
+  type: list
+  elements: str
+  returned: O(phase=change)
+  sample: ["/etc/ssh/sshd_config:130: Match User backup: PasswordAuthentication yes"]
+recovered:
+  description: Whether a change of an earlier run, which was never proven, was put back first.
+  type: bool
+  returned: O(phase=change)
+  sample: false
+"""
+
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpuops.fleet.plugins.module_utils._sshd_policy import Policy, change, keep, restore
+from ansible_collections.gpuops.fleet.plugins.module_utils._sshd_settings import Block, SshdError, words
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "phase": {"type": "str", "choices": ["change", "keep", "restore"], "default": "change"},
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "settings": {"type": "dict", "default": {}},
+            "algorithms": {"type": "dict", "default": {}},
+            "blocks": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "criteria": {"type": "str", "required": True},
+                    "settings": {"type": "dict", "required": True},
+                },
+            },
+            "banner": {"type": "str", "default": ""},
+            "moduli_bits": {"type": "int", "default": 0},
+            "users": {"type": "list", "elements": "str"},
+            "rollback_seconds": {"type": "int", "default": 30},
+            "token": {"type": "str", "no_log": False},
+        },
+        required_if=[("phase", "keep", ["token"]), ("phase", "change", ["users"])],
+        supports_check_mode=True,
+    )
+
+    def run(command: t.Sequence[str]) -> tuple[int, str]:
+        code, out, err = module.run_command(list(command), environ_update={"LC_ALL": "C"})
+        return code, err + out if code else out
+
+    options = module.params
+    policy = Policy(
+        present=options["state"] == "present",
+        settings={keyword: words(value) for keyword, value in options["settings"].items()},
+        algorithms=options["algorithms"],
+        blocks=[
+            Block(block["criteria"], {keyword: words(value) for keyword, value in block["settings"].items()})
+            for block in options["blocks"]
+        ],
+        banner=options["banner"],
+        moduli_bits=options["moduli_bits"],
+    )
+    try:
+        if options["phase"] == "keep":
+            module.exit_json(changed=keep(options["token"], run))
+        elif options["phase"] == "restore":
+            module.exit_json(changed=restore(run))
+        else:
+            result = change(
+                policy, options["users"], options["rollback_seconds"], run, module.tmpdir, dry=module.check_mode
+            )
+            module.exit_json(**result)
+    except SshdError as error:
+        module.fail_json(msg=str(error))
+    except OSError as error:
+        module.fail_json(msg=f"{error.filename or 'the node'}: {error.strerror}")
+
+
+if __name__ == "__main__":
+    main()
