@@ -46,7 +46,7 @@ def restore_script(paths: t.Mapping[str, bool], listeners: t.Sequence[Listener],
     """The way back, for files that were there before (True) or not (False)."""
     lines = [
         "#!/bin/sh",
-        "# Written by gpuops.fleet: puts the old configuration of sshd back, unless a new connection has proven the new.",
+        "# Written by gpuops.fleet: puts the old configuration of sshd back, unless the new one was proven.",
         _PATH,
         f"mv {_PENDING} {STATE}/restoring 2>/dev/null || exit 0",
     ]
