@@ -51,6 +51,7 @@ class Policy:
     blocks: t.Sequence[Block]
     banner: str
     moduli_bits: int
+    replace_host_key: str
 
 
 @dataclass(frozen=True)
@@ -227,8 +228,10 @@ def _check_listening(sshd: Sshd, effective: Effective, settings: t.Mapping[str, 
     """What lies on disk and is not in force yet would come into force with our reload, whoever wrote it."""
     if sshd.waiting or "Port" in settings:
         return
-    now = {_place(*place) for listener in sshd.listeners for place in listener.sockets}
+    now = {f"{address}:{port}" for listener in sshd.listeners for address, port in listener.sockets}
     would = {re.sub(r"[\[\]]", "", place) for place in effective["listenaddress"]}
+    if not os.path.exists("/proc/net/if_inet6"):
+        would = {place for place in would if place.count(":") == 1}
     if would - now:
         raise SshdError(
             f"a reload would change where sshd listens: {', '.join(sorted(would - now))} is configured, "
@@ -236,8 +239,110 @@ def _check_listening(sshd: Sshd, effective: Effective, settings: t.Mapping[str, 
         )
 
 
-def _place(address: str, port: int) -> str:
-    return f"{address}:{port}"
+# --- new host keys --------------------------------------------------------------------------------------------------
+
+
+def _new_host_keys(fingerprint: str, effective: Effective, run: Run, scratch: str) -> Files:
+    """New keys of all types, where one of those that are there has this fingerprint."""
+    paths = [path for path in effective.get("hostkey", []) if os.path.exists(f"{path}.pub")]
+    said = {path: run(["ssh-keygen", "-l", "-f", f"{path}.pub"])[1] for path in paths}
+    if not any(fingerprint in line.split() for line in said.values()):
+        return {}
+    files: Files = {}
+    for path in paths:
+        kind = said[path].rstrip().rpartition("(")[2].rstrip(")").lower()
+        new = os.path.join(scratch, os.path.basename(path))
+        size = ["-b", "4096"] if kind == "rsa" else []
+        code, error = run(["ssh-keygen", "-q", "-t", kind, *size, "-N", "", "-C", "", "-f", new])
+        if code:
+            raise SshdError(f"ssh-keygen -t {kind} ended with {code}: {error.strip()}")
+        files[path], files[f"{path}.pub"] = read(new), read(f"{new}.pub")
+    return files
+
+
+def _host_keys() -> list[str]:
+    return sorted(glob.glob("/etc/ssh/ssh_host_*_key") + glob.glob("/etc/ssh/ssh_host_*_key.pub"))
+
+
+# --- the three things that the module does --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Change:
+    """Files as they are, and those that are to be others."""
+
+    present: Files
+    changed: Files
+    settings: t.Mapping[str, str]
+    left_out: t.Sequence[str]
+    drop_in: str
+    new_host_keys: t.Sequence[str]
+
+    @property
+    def main(self) -> str:
+        return (self.changed.get(CONFIG) or self.present[CONFIG] or b"").decode("utf-8", "surrogateescape")
+
+
+def _prepare(policy: Policy, sshd: Sshd, login: Login, run: Run, scratch: str) -> _Change:
+    """What is to be changed."""
+    present: Files = {path: read(path) for path in _managed()}
+    if present[CONFIG] is None:
+        raise SshdError(f"there is no {CONFIG}; next: apt-get install --reinstall openssh-server")
+    if said := sshd.test(CONFIG):
+        raise SshdError(f"sshd rejects the files that are there already: {said}")
+    effective = sshd.effective(CONFIG, login)
+    algorithms = judge.choose_algorithms(policy.algorithms, _known_algorithms(policy, run))
+    settings, left_out = judge.settle({**policy.settings, **algorithms}, effective)
+    if policy.banner:
+        settings["Banner"] = BANNER
+    drop_in = judge.render(HEADER, settings, policy.blocks)
+    wanted = plan(policy, drop_in, present)
+    if sshd.waiting:
+        wanted[sshd.waiting.drop_in] = _socket_drop_in(settings.get("Port", "")) if policy.present else None
+    host_keys = _new_host_keys(policy.replace_host_key, effective, run, scratch) if policy.replace_host_key else {}
+    wanted.update(host_keys)
+    return _Change(
+        present=present,
+        changed={path: content for path, content in wanted.items() if content != present.get(path)},
+        settings=settings if policy.present else {},
+        left_out=left_out,
+        drop_in=drop_in if policy.present else "",
+        new_host_keys=[
+            (content or b"").decode().strip() for path, content in host_keys.items() if path.endswith(".pub")
+        ],
+    )
+
+
+def _managed() -> list[str]:
+    """The files that this module may change, as far as their names are known."""
+    sockets = glob.glob("/etc/systemd/system/ssh*.socket.d/00-gpuops.conf")
+    return [CONFIG, DROP_IN, BANNER, MODULI, MODULI_BEFORE, *sockets, *_host_keys()]
+
+
+def _try(
+    prepared: _Change, sshd: Sshd, logins: t.Sequence[Login], scratch: str
+) -> tuple[Effective, list[int], list[judge.Directive]]:
+    """Have sshd judge the result beside the real files."""
+    staged = None
+    if prepared.drop_in:
+        staged = os.path.join(scratch, "drop-in.conf")
+        Path(staged).write_text(prepared.drop_in, encoding="utf-8")
+    main = os.path.join(scratch, "sshd_config")
+    text = judge.with_other_drop_in(prepared.main, DROP_IN, staged, glob.glob)
+    Path(main).write_text(text, encoding="utf-8", errors="surrogateescape")
+    if said := sshd.test(main):
+        raise SshdError(f"sshd rejects the result: {said}")
+
+    def expand(pattern: str) -> set[str]:
+        there = {DROP_IN} if prepared.drop_in and judge.includes(f"Include {pattern}", DROP_IN) else set()
+        return {*glob.glob(pattern), *there}
+
+    def content(path: str) -> str:
+        return prepared.drop_in if path == DROP_IN else (read(path) or b"").decode("utf-8", "replace")
+
+    directives = judge.read_directives(CONFIG, prepared.main, expand, content)
+    effective, ports = _judge(sshd, logins, main, prepared.settings, directives)
+    return effective, ports, directives
 
 
 def change(policy: Policy, users: t.Sequence[str], seconds: int, run: Run, scratch: str, dry: bool) -> dict[str, t.Any]:
@@ -245,80 +350,45 @@ def change(policy: Policy, users: t.Sequence[str], seconds: int, run: Run, scrat
     recovered = not dry and guard.restore(run)
     sshd = find_sshd(run)
     logins = find_logins(users, sshd)
-    config = os.path.realpath(CONFIG)
-    present: Files = {path: read(path) for path in (CONFIG, DROP_IN, BANNER, MODULI, MODULI_BEFORE)}
-    if present[CONFIG] is None:
-        raise SshdError(f"there is no {CONFIG}; next: apt-get install --reinstall openssh-server")
-    if said := sshd.test(CONFIG):
-        raise SshdError(f"sshd rejects the files that are there already: {said}")
-    known_keywords = sshd.effective(CONFIG, logins[0])
-    settings, left_out = judge.settle(
-        {**policy.settings, **judge.choose_algorithms(policy.algorithms, _known_algorithms(policy, run))},
-        known_keywords,
-    )
-    if policy.banner:
-        settings["Banner"] = BANNER
-    drop_in = judge.render(HEADER, settings, policy.blocks)
-    wanted = plan(policy, drop_in, present)
-    socket_file = sshd.waiting.drop_in if sshd.waiting else ""
-    if socket_file:
-        present[socket_file] = read(socket_file)
-        wanted[socket_file] = _socket_drop_in(settings.get("Port", "")) if policy.present else None
-    changed = {path: content for path, content in wanted.items() if content != present[path]}
-
-    staged = os.path.join(scratch, "drop-in.conf") if policy.present else None
-    if staged:
-        Path(staged).write_text(drop_in, encoding="utf-8")
-    text = (wanted[CONFIG] or b"").decode("utf-8", "surrogateescape")
-    main = os.path.join(scratch, "sshd_config")
-    Path(main).write_text(
-        judge.with_other_drop_in(text, DROP_IN, staged, glob.glob), encoding="utf-8", errors="surrogateescape"
-    )
-    if said := sshd.test(main):
-        raise SshdError(f"sshd rejects the result: {said}")
-    directives = judge.read_directives(
-        CONFIG,
-        text,
-        lambda pattern: sorted({*glob.glob(pattern)} | ({DROP_IN} if _covers(pattern) and policy.present else set())),
-        lambda path: drop_in if path == DROP_IN else (read(path) or b"").decode("utf-8", "replace"),
-    )
-    checked = settings if policy.present else {}
-    effective, ports = _judge(sshd, logins, main, checked, directives)
+    prepared = _prepare(policy, sshd, logins[0], run, scratch)
+    effective, ports, directives = _try(prepared, sshd, logins, scratch)
+    changed = prepared.changed
     result: dict[str, t.Any] = {
         "changed": bool(changed) or recovered,
         "pending": False,
-        "token": _token({**present, **wanted}),
+        "token": _token({**prepared.present, **changed}),
         "files": sorted(changed),
-        "left_out": left_out,
-        "exceptions": [str(line) for line in judge.exceptions(checked, directives, DROP_IN)],
+        "left_out": prepared.left_out,
+        "exceptions": [str(line) for line in judge.exceptions(prepared.settings, directives, DROP_IN)],
+        "new_host_keys": prepared.new_host_keys,
         "recovered": recovered,
-        "diff": [_diff(path, present[path], content) for path, content in changed.items()],
+        "diff": [_diff(path, prepared.present.get(path), content) for path, content in changed.items()],
     }
-    if dry or (not changed and not any(process.differing_offer(port, effective) for port in ports)):
-        return result
 
-    paths = [config if path == CONFIG else path for path in changed]
-    guard.arm(paths, sshd.listeners, sshd.waiting, seconds, run)
+    def stale() -> list[str]:
+        found = process.doors(process.listeners(run), sshd.waiting, ports)
+        offers = {door: process.differing_offer(door, effective) for door in found}
+        return [f"at port {port} {offered}" for (_address, port), offered in offers.items() if offered]
+
+    if dry or (not changed and not stale()):
+        return result
+    real = {path: os.path.realpath(path) for path in changed}
+    guard.arm(list(real.values()), sshd.listeners, sshd.waiting, seconds, run)
     try:
         for path, content in changed.items():
-            guard.write(config if path == CONFIG else path, content)
+            guard.write(real[path], content)
         process.reload(sshd.listeners, sshd.waiting, ports, run)
-        if sshd.waiting and socket_file in changed:
+        if sshd.waiting and sshd.waiting.drop_in in changed:
             run(["systemctl", "daemon-reload"])
             run(["systemctl", "restart", sshd.waiting.unit])
         if said := sshd.test(CONFIG):
             raise SshdError(f"sshd rejects the result: {said}")
-        for port in ports:
-            if others := process.differing_offer(port, effective):
-                raise SshdError(f"the sshd at port {port} has not taken its files over, it still offers {others}")
+        if offered := stale():
+            raise SshdError(f"sshd has not taken its files over, it still offers {', '.join(offered)}")
     except (OSError, SshdError):
         guard.restore(run)
         raise
     return {**result, "changed": True, "pending": True}
-
-
-def _covers(pattern: str) -> bool:
-    return judge.includes(f"Include {pattern}", DROP_IN)
 
 
 def _socket_drop_in(ports: str) -> bytes | None:
@@ -338,6 +408,8 @@ def _diff(path: str, before: bytes | None, after: bytes | None) -> dict[str, str
     def shown(content: bytes | None) -> str:
         if content is None:
             return ""
+        if path.endswith("_key"):
+            return "a private key, which is not shown\n"
         if path in (MODULI, MODULI_BEFORE):
             return f"{len(re.findall(rb'^[0-9]', content, re.MULTILINE))} groups\n"
         return content.decode("utf-8", "replace")
@@ -347,9 +419,8 @@ def _diff(path: str, before: bytes | None, after: bytes | None) -> dict[str, str
 
 def keep(token: str, run: Run) -> bool:
     """Stop the timer; False when that is done already, and only its answer was lost."""
-    files = {path: read(path) for path in (CONFIG, DROP_IN, BANNER, MODULI, MODULI_BEFORE)}
-    files.update({path: read(path) for path in glob.glob("/etc/systemd/system/ssh*.socket.d/00-gpuops.conf")})
-    if guard.keep([os.path.realpath(CONFIG), *files], run):
+    files = {path: read(path) for path in _managed()}
+    if guard.keep(map(os.path.realpath, files), run):
         return True
     if _token(files) == token:
         return False

@@ -257,10 +257,20 @@ def parse_offer(payload: bytes) -> dict[str, str]:
     }
 
 
-def offer(port: int, patience: float = 5.0) -> dict[str, str]:
-    """What the sshd at a port of this machine offers to a new connection."""
+def doors(found: t.Sequence[Listener], waiting: Socket | None, ports: t.Sequence[int]) -> list[tuple[str, int]]:
+    """Where this machine itself reaches sshd at each of these ports."""
+    places = [("localhost", port) for port in waiting.ports] if waiting else []
+    places += [place for listener in found for place in listener.sockets]
+    loopback = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+    chosen = {port: (loopback.get(address, address), port) for address, port in reversed(places) if port in ports}
+    return [chosen.get(port, ("localhost", port)) for port in ports]
+
+
+def offer(door: tuple[str, int], patience: float = 5.0) -> dict[str, str]:
+    """What sshd offers to a new connection."""
+    port = door[1]
     try:
-        with socket.create_connection(("localhost", port), timeout=patience) as connection:
+        with socket.create_connection(door, timeout=patience) as connection:
             stream = connection.makefile("rb")
             while not (line := stream.readline(1024)).startswith(b"SSH-"):
                 if not line:
@@ -275,10 +285,10 @@ def offer(port: int, patience: float = 5.0) -> dict[str, str]:
     return parse_offer(payload)
 
 
-def differing_offer(port: int, effective: Effective) -> dict[str, str]:
+def differing_offer(door: tuple[str, int], effective: Effective) -> dict[str, str]:
     """What the running sshd offers other than its files say, by keyword."""
     found = {}
-    for keyword, value in offer(port).items():
+    for keyword, value in offer(door).items():
         names, allowed = value.split(","), effective[keyword.lower()][0].split(",")
         # The host keys that are there limit the types.
         if (not set(names) <= set(allowed)) if keyword == "HostKeyAlgorithms" else names != allowed:

@@ -70,6 +70,12 @@ options:
       - Groups in C(/etc/ssh/moduli) that have fewer bits are taken out. V(0) leaves the file alone.
     type: int
     default: 0
+  replace_host_key:
+    description:
+      - A fingerprint. Where the node has a host key with it, all its host keys are made anew, and RV(new_host_keys)
+        says which. For machines made from one image, which share their host keys.
+    type: str
+    default: ""
   users:
     description:
       - The users that must be able to log in afterwards from where this connection comes. Needed for
@@ -146,6 +152,12 @@ exceptions:
   elements: str
   returned: O(phase=change)
   sample: ["/etc/ssh/sshd_config:130: Match User backup: PasswordAuthentication yes"]
+new_host_keys:
+  description: The public host keys that were made. The caller pins them before it proves the change.
+  type: list
+  elements: str
+  returned: O(phase=change)
+  sample: [ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJX2...]
 recovered:
   description: Whether a change of an earlier run, which was never proven, was put back first.
   type: bool
@@ -178,6 +190,7 @@ def main() -> None:
             },
             "banner": {"type": "str", "default": ""},
             "moduli_bits": {"type": "int", "default": 0},
+            "replace_host_key": {"type": "str", "default": "", "no_log": False},
             "users": {"type": "list", "elements": "str"},
             "rollback_seconds": {"type": "int", "default": 30},
             "token": {"type": "str", "no_log": False},
@@ -201,6 +214,7 @@ def main() -> None:
         ],
         banner=options["banner"],
         moduli_bits=options["moduli_bits"],
+        replace_host_key=options["replace_host_key"],
     )
     try:
         if options["phase"] == "keep":

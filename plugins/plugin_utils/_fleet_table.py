@@ -105,7 +105,6 @@ def table(nodes: list[Node]) -> list[tuple[str, bool]]:
         lines += [
             ("", False),
             (f"{names}: one and the same host key, {group[0].host_key}, so each of them can pose as the other", True),
-            ("  next: rm /etc/ssh/ssh_host_*; ssh-keygen -A; systemctl reload ssh (on all but one of them)", True),
-            ("  then: ansible-playbook site.yml -e ssh_bootstrap_host_key_policy=replace --limit THOSE", True),
+            (f"  next: ansible-playbook site.yml -e sshd_hardening_replace_host_key={group[0].host_key}", True),
         ]
     return lines

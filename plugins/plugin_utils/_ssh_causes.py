@@ -333,8 +333,7 @@ _TABLE = (
         "warn",
         "two machines show one host key",
         "whoever is root on one of them can pose as the other (made from one image with keys in it)",
-        "as root on one of them: rm /etc/ssh/ssh_host_*; ssh-keygen -A; systemctl restart ssh; then pin its new key: "
-        "ansible-playbook gpuops.fleet.site -l {alias} -e ssh_bootstrap_host_key_policy=replace",
+        "ansible-playbook gpuops.fleet.site -l {alias} -e sshd_hardening_replace_host_key={fingerprint}",
     ),
     # key
     Cause(

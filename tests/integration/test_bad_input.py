@@ -185,7 +185,15 @@ def test_cloned_host_keys_are_named(settled_fleet: Fleet) -> None:
     other.sh("systemctl restart ssh")
     run = settled_fleet.site("-e", "ssh_bootstrap_host_key_policy=replace")
     assert run.rc == 0, run.text
-    assert f"gpu-1 and gpu-2: one and the same host key, {one.fingerprint()}" in run.text
+    shared = one.fingerprint()
+    assert f"gpu-1 and gpu-2: one and the same host key, {shared}" in run.text
+    assert f"site.yml -e sshd_hardening_replace_host_key={shared}\n" in run.text
+    run = settled_fleet.site("-e", f"sshd_hardening_replace_host_key={shared}")
+    assert run.rc == 0, run.text
+    assert "one and the same host key" not in run.text
+    assert "PRIVATE KEY" not in run.text
+    assert len({shared, one.fingerprint(), other.fingerprint()}) == 3
+    assert settled_fleet.ssh_into("gpu-1").returncode == settled_fleet.ssh_into("gpu-2").returncode == 0
 
 
 def make_key(path: Path, *options: str) -> None:

@@ -121,6 +121,14 @@ def test_socket_of_systemd(monkeypatch: pytest.MonkeyPatch) -> None:
     assert process.active_socket(run) is None
 
 
+def test_doors() -> None:
+    found = [
+        Listener(7, "/usr/sbin/sshd", (), "", (("10.0.0.1", 22), ("0.0.0.0", 2222), ("::", 2222), ("::", 24)), ("one",))
+    ]
+    assert process.doors(found, None, [22, 24, 2222]) == [("10.0.0.1", 22), ("::1", 24), ("127.0.0.1", 2222)]
+    assert process.doors([], Socket("ssh.socket", (22,)), [22, 23]) == [("localhost", 22), ("localhost", 23)]
+
+
 def packet(*lists: str) -> bytes:
     payload = bytes([20]) + b"\0" * 16 + b"".join(struct.pack(">I", len(names)) + names.encode() for names in lists)
     payload += b"\0" * 30
@@ -155,7 +163,7 @@ def serve() -> t.Iterator[t.Callable[[bytes], int]]:
 
 
 def test_offer(serve: t.Callable[[bytes], int]) -> None:
-    assert process.offer(serve(b"hello\r\nSSH-2.0-x\r\n" + packet(*OFFER))) == {
+    assert process.offer(("localhost", serve(b"hello\r\nSSH-2.0-x\r\n" + packet(*OFFER)))) == {
         "KexAlgorithms": "mlkem,curve", "HostKeyAlgorithms": "ssh-ed25519", "Ciphers": "aes", "MACs": "hmac",
     }  # fmt: skip
 
@@ -171,17 +179,17 @@ def test_offer(serve: t.Callable[[bytes], int]) -> None:
 )
 def test_no_offer(serve: t.Callable[[bytes], int], data: bytes, words: str) -> None:
     with pytest.raises(SshdError, match=words):
-        process.offer(serve(data), patience=1)
+        process.offer(("localhost", serve(data)), patience=1)
 
 
 def test_sshd_that_has_not_taken_its_files_over(serve: t.Callable[[bytes], int]) -> None:
     wanted = {"kexalgorithms": ["mlkem,curve"], "hostkeyalgorithms": ["ssh-ed25519,rsa-sha2-512"],
               "ciphers": ["aes"], "macs": ["hmac"]}  # fmt: skip
     data = b"SSH-2.0-x\r\n" + packet(*OFFER)
-    assert process.differing_offer(serve(data), wanted) == {}
-    assert process.differing_offer(serve(data), {**wanted, "kexalgorithms": ["mlkem"]}) == {
+    assert process.differing_offer(("localhost", serve(data)), wanted) == {}
+    assert process.differing_offer(("localhost", serve(data)), {**wanted, "kexalgorithms": ["mlkem"]}) == {
         "KexAlgorithms": "mlkem,curve"
     }
-    assert process.differing_offer(serve(data), {**wanted, "hostkeyalgorithms": ["rsa-sha2-512"]}) == {
+    assert process.differing_offer(("localhost", serve(data)), {**wanted, "hostkeyalgorithms": ["rsa-sha2-512"]}) == {
         "HostKeyAlgorithms": "ssh-ed25519"
     }
