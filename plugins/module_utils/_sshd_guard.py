@@ -148,6 +148,10 @@ def write(path: str, content: bytes | None) -> None:
     if content is None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
+        # Made for our file, unless somebody else has put one there too.
+        if path.endswith(".socket.d/00-gpuops.conf"):
+            with contextlib.suppress(OSError):
+                os.rmdir(os.path.dirname(path))
         return
     target = os.path.realpath(path)
     os.makedirs(os.path.dirname(target), exist_ok=True)

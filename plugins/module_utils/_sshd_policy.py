@@ -65,6 +65,7 @@ class Sshd:
 
     @property
     def overriding(self) -> list[str]:
+        """The options of the one that this connection came to."""
         return self.listeners[0].overriding if self.listeners else []
 
     def test(self, main: str) -> str:
@@ -86,7 +87,9 @@ def find_sshd(run: Run) -> Sshd:
         raise SshdError("there is no sshd on this machine; next: apt-get install openssh-server")
     found = process.listeners(run)
     # One that reads other files is somebody's own.
-    ours = tuple(listener for listener in found if os.path.realpath(listener.config) == os.path.realpath(CONFIG))
+    ours = [listener for listener in found if os.path.realpath(listener.config) == os.path.realpath(CONFIG)]
+    origin = process.origin()
+    ours.sort(key=lambda listener: not origin or origin[2] not in [port for _address, port in listener.sockets])
     waiting = process.active_socket(run)
     if not ours and not waiting:
         seen = (
@@ -97,7 +100,7 @@ def find_sshd(run: Run) -> Sshd:
         process.check_reloadable(listener)
     # sshd refuses to test anything without it; a socket makes it with the first connection only.
     os.makedirs("/run/sshd", mode=0o755, exist_ok=True)
-    return Sshd(program, ours, waiting, run)
+    return Sshd(program, tuple(ours), waiting, run)
 
 
 def find_logins(users: t.Sequence[str], sshd: Sshd) -> list[Login]:
@@ -379,8 +382,7 @@ def change(policy: Policy, users: t.Sequence[str], seconds: int, run: Run, scrat
             guard.write(real[path], content)
         process.reload(sshd.listeners, sshd.waiting, ports, run)
         if sshd.waiting and sshd.waiting.drop_in in changed:
-            run(["systemctl", "daemon-reload"])
-            run(["systemctl", "restart", sshd.waiting.unit])
+            ports = _restart_socket(sshd.waiting, logins, run)
         if said := sshd.test(CONFIG):
             raise SshdError(f"sshd rejects the result: {said}")
         if offered := stale():
@@ -389,6 +391,20 @@ def change(policy: Policy, users: t.Sequence[str], seconds: int, run: Run, scrat
         guard.restore(run)
         raise
     return {**result, "changed": True, "pending": True}
+
+
+def _restart_socket(waiting: Socket, logins: t.Sequence[Login], run: Run) -> list[int]:
+    """Have systemd listen at the ports of its files, and return them: without our drop-in, only it knows which."""
+    for command in (["systemctl", "daemon-reload"], ["systemctl", "restart", waiting.unit]):
+        code, said = run(command)
+        if code:
+            raise SshdError(f"{' '.join(command)} ended with {code}: {said.strip()}")
+    now = process.active_socket(run)
+    ports = list(now.ports) if now else []
+    for login in logins:
+        if login.local_port not in ports:
+            raise SshdError(f"{waiting.unit} does not listen at port {login.local_port}, by which {login.user} logs in")
+    return ports
 
 
 def _socket_drop_in(ports: str) -> bytes | None:
