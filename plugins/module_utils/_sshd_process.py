@@ -10,6 +10,7 @@ socket that systemd holds, several of them, or an sshd that somebody started in 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -115,8 +116,9 @@ def listeners(run: Run, proc: Path = Path("/proc")) -> list[Listener]:
                     pid, program, options, _unit(run, folder), tuple(listening[inode] for inode in inodes), incarnation
                 )
             )
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # it has just ended
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            # It has just ended, or is a user's, which root of a container may not look into.
+            continue
     return sorted(found, key=lambda listener: listener.pid)
 
 
@@ -173,11 +175,14 @@ def active_socket(run: Run) -> Socket | None:
 def origin(proc: Path = Path("/proc"), pid: str = "self") -> tuple[str, str, int] | None:
     """From where this module's connection comes, and to which address and port: SSH_CONNECTION of an ancestor.
 
-    sudo does not hand the variable on.
+    sudo does not hand the variable on, and root of a container may not read it from a user's process.
     """
     while pid not in ("0", "1"):
         folder = proc / pid
-        for variable in (folder / "environ").read_bytes().split(b"\0"):
+        variables: list[bytes] = []
+        with contextlib.suppress(PermissionError):
+            variables = (folder / "environ").read_bytes().split(b"\0")
+        for variable in variables:
             if variable.startswith(b"SSH_CONNECTION="):
                 address, _port, local_address, local_port = variable.decode().partition("=")[2].split()
                 return address, local_address, int(local_port)
