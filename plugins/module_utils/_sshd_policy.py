@@ -263,6 +263,13 @@ def _new_host_keys(fingerprint: str, effective: Effective, run: Run, scratch: st
     return files
 
 
+def _shown_host_keys(files: Files, effective: Effective) -> list[str]:
+    """The public halves of the keys that sshd shows, without their comments."""
+    keys = [(files.get(f"{path}.pub") or b"").decode().split()[:2] for path in effective.get("hostkey", [])]
+    allowed = effective["hostkeyalgorithms"][0].replace("rsa-sha2-512", "ssh-rsa").split(",")
+    return [" ".join(key) for key in keys if key and key[0] in allowed]
+
+
 def _host_keys() -> list[str]:
     return sorted(glob.glob("/etc/ssh/ssh_host_*_key") + glob.glob("/etc/ssh/ssh_host_*_key.pub"))
 
@@ -279,7 +286,6 @@ class _Change:
     settings: t.Mapping[str, str]
     left_out: t.Sequence[str]
     drop_in: str
-    new_host_keys: t.Sequence[str]
 
     @property
     def main(self) -> str:
@@ -310,9 +316,6 @@ def _prepare(policy: Policy, sshd: Sshd, login: Login, run: Run, scratch: str) -
         settings=settings if policy.present else {},
         left_out=left_out,
         drop_in=drop_in if policy.present else "",
-        new_host_keys=[
-            (content or b"").decode().strip() for path, content in host_keys.items() if path.endswith(".pub")
-        ],
     )
 
 
@@ -363,7 +366,7 @@ def change(policy: Policy, users: t.Sequence[str], seconds: int, run: Run, scrat
         "files": sorted(changed),
         "left_out": prepared.left_out,
         "exceptions": [str(line) for line in judge.exceptions(prepared.settings, directives, DROP_IN)],
-        "new_host_keys": prepared.new_host_keys,
+        "host_keys": _shown_host_keys({**prepared.present, **changed}, effective),
         "recovered": recovered,
         "diff": [_diff(path, prepared.present.get(path), content) for path, content in changed.items()],
     }

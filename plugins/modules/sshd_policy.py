@@ -72,8 +72,8 @@ options:
     default: 0
   replace_host_key:
     description:
-      - A fingerprint. Where the node has a host key with it, all its host keys are made anew, and RV(new_host_keys)
-        says which. For machines made from one image, which share their host keys.
+      - A fingerprint. Where the node has a host key with it, all its host keys are made anew, and RV(host_keys)
+        has them. For machines made from one image, which share their host keys.
     type: str
     default: ""
   users:
@@ -152,8 +152,8 @@ exceptions:
   elements: str
   returned: O(phase=change)
   sample: ["/etc/ssh/sshd_config:130: Match User backup: PasswordAuthentication yes"]
-new_host_keys:
-  description: The public host keys that were made. The caller pins them before it proves the change.
+host_keys:
+  description: The public host keys that sshd shows afterwards. The caller pins them before it proves the change.
   type: list
   elements: str
   returned: O(phase=change)
