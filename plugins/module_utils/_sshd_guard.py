@@ -19,6 +19,7 @@ import tempfile
 import time
 import typing as t
 
+from ansible_collections.gpuops.fleet.plugins.module_utils import _sshd_firewall as firewall
 from ansible_collections.gpuops.fleet.plugins.module_utils._sshd_process import (
     Listener,
     Run,
@@ -55,6 +56,8 @@ def restore_script(paths: t.Mapping[str, bool], listeners: t.Sequence[Listener],
             lines.append(f"mv -f {shlex.quote(kept_as(path))} {shlex.quote(path)}")
         else:
             lines.append(f"rm -f {shlex.quote(path)}")
+    if firewall.RULES in paths:
+        lines += [shlex.join(command) for command in firewall.commands(paths[firewall.RULES])]
     lines.append("mkdir -p /run/sshd")
     if waiting:
         lines.append(f"systemctl stop {waiting.service}")

@@ -21,6 +21,7 @@ import typing as t
 from dataclasses import dataclass
 from pathlib import Path
 
+from ansible_collections.gpuops.fleet.plugins.module_utils import _sshd_firewall as firewall
 from ansible_collections.gpuops.fleet.plugins.module_utils import _sshd_guard as guard
 from ansible_collections.gpuops.fleet.plugins.module_utils import _sshd_process as process
 from ansible_collections.gpuops.fleet.plugins.module_utils import _sshd_settings as judge
@@ -52,6 +53,7 @@ class Policy:
     banner: str
     moduli_bits: int
     replace_host_key: str
+    allow_networks: t.Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -310,9 +312,17 @@ def _prepare(policy: Policy, sshd: Sshd, login: Login, run: Run, scratch: str) -
         wanted[sshd.waiting.drop_in] = _socket_drop_in(settings.get("Port", "")) if policy.present else None
     host_keys = _new_host_keys(policy.replace_host_key, effective, run, scratch) if policy.replace_host_key else {}
     wanted.update(host_keys)
+    wanted[firewall.RULES] = wanted[firewall.UNIT] = None
+    if policy.present and policy.allow_networks:
+        ports = [int(port) for port in settings.get("Port", "").split()] or _ports(sshd, effective, settings)
+        wanted[firewall.RULES] = firewall.render(policy.allow_networks, ports).encode()
+        wanted[firewall.UNIT] = firewall.UNIT_TEXT.encode()
+    changed = {path: content for path, content in wanted.items() if content != present.get(path)}
+    if wanted[firewall.RULES] and not firewall.is_loaded(run):
+        changed[firewall.RULES] = wanted[firewall.RULES]
     return _Change(
         present=present,
-        changed={path: content for path, content in wanted.items() if content != present.get(path)},
+        changed=changed,
         settings=settings if policy.present else {},
         left_out=left_out,
         drop_in=drop_in if policy.present else "",
@@ -322,7 +332,7 @@ def _prepare(policy: Policy, sshd: Sshd, login: Login, run: Run, scratch: str) -
 def _managed() -> list[str]:
     """The files that this module may change, as far as their names are known."""
     sockets = glob.glob("/etc/systemd/system/ssh*.socket.d/00-gpuops.conf")
-    return [CONFIG, DROP_IN, BANNER, MODULI, MODULI_BEFORE, *sockets, *_host_keys()]
+    return [CONFIG, DROP_IN, BANNER, MODULI, MODULI_BEFORE, firewall.RULES, firewall.UNIT, *sockets, *_host_keys()]
 
 
 def _try(
@@ -359,6 +369,10 @@ def change(policy: Policy, users: t.Sequence[str], seconds: int, run: Run, scrat
     prepared = _prepare(policy, sshd, logins[0], run, scratch)
     effective, ports, directives = _try(prepared, sshd, logins, scratch)
     changed = prepared.changed
+    if rules := changed.get(firewall.RULES):
+        staged = Path(scratch, "firewall.nft")
+        staged.write_bytes(rules)
+        firewall.check(policy.allow_networks, logins, str(staged), run)
     result: dict[str, t.Any] = {
         "changed": bool(changed) or recovered,
         "pending": False,
@@ -386,6 +400,11 @@ def change(policy: Policy, users: t.Sequence[str], seconds: int, run: Run, scrat
         process.reload(sshd.listeners, sshd.waiting, ports, run)
         if sshd.waiting and sshd.waiting.drop_in in changed:
             ports = _restart_socket(sshd.waiting, logins, run)
+        if firewall.RULES in changed:
+            for command in firewall.commands(changed[firewall.RULES] is not None):
+                code, said = run(command)
+                if code and changed[firewall.RULES] is not None:
+                    raise SshdError(f"{' '.join(command)} ended with {code}: {said.strip()}")
         if said := sshd.test(CONFIG):
             raise SshdError(f"sshd rejects the result: {said}")
         if offered := stale():

@@ -76,6 +76,13 @@ options:
         has them. For machines made from one image, which share their host keys.
     type: str
     default: ""
+  allow_networks:
+    description:
+      - Only from these networks are the ports of sshd reached at all, by a table of nftables of its own. Others stay.
+        Empty for no such table.
+    type: list
+    elements: str
+    default: []
   users:
     description:
       - The users that must be able to log in afterwards from where this connection comes. Needed for
@@ -191,6 +198,7 @@ def main() -> None:
             "banner": {"type": "str", "default": ""},
             "moduli_bits": {"type": "int", "default": 0},
             "replace_host_key": {"type": "str", "default": "", "no_log": False},
+            "allow_networks": {"type": "list", "elements": "str", "default": []},
             "users": {"type": "list", "elements": "str"},
             "rollback_seconds": {"type": "int", "default": 30},
             "token": {"type": "str", "no_log": False},
@@ -215,6 +223,7 @@ def main() -> None:
         banner=options["banner"],
         moduli_bits=options["moduli_bits"],
         replace_host_key=options["replace_host_key"],
+        allow_networks=options["allow_networks"],
     )
     try:
         if options["phase"] == "keep":

@@ -168,7 +168,7 @@ def start(node: Node, image: str, lab: str, password: str, address: str) -> tupl
     network = {"": ["--publish=127.0.0.1::22"], "door": door, "inside": [f"--network={lab}-inside"]}[node.place]
     podman(
         "run", "--detach", "--name", container, "--hostname", node.name, "--label", f"{LABEL}={lab}",
-        "--systemd=always", *network, *real, image, "/sbin/init",
+        "--cap-add=NET_ADMIN", "--systemd=always", *network, *real, image, "/sbin/init",
         probe_image=image,
     )  # fmt: skip
     hand_out = ["exec", "-i", container, "sh", "-ec", HAND_OUT, "sh", node.machine]

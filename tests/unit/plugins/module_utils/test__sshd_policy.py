@@ -22,7 +22,7 @@ BARE = b"# no drop-ins\r\nPort 22\r\n\xff"
 
 
 def policy(present: bool = True, banner: str = "", moduli_bits: int = 3072) -> Policy:
-    return Policy(present, {}, {}, [], banner, moduli_bits, "")
+    return Policy(present, {}, {}, [], banner, moduli_bits, "", [])
 
 
 def files(main: bytes = DEBIAN, **others: bytes) -> sshd_policy.Files:
