@@ -15,18 +15,17 @@ description:
   - Before anything is written, the result is tried beside the real files. C(sshd -t) must take it, C(sshd -T) must
     show what was asked for, and none of O(users) may be refused by it. If one would be, the module fails, says why,
     and nothing has changed.
-  - A change is made with a timer that puts everything back after O(rollback_seconds). The module ends with
-    RV(pending=true), and the caller proves by B(a new connection) that the door still opens, and then calls the
-    module again with O(phase=keep). The role P(gpuops.fleet.sshd_hardening#role) does all of that.
+  - The change is made with a timer on the node that puts everything back after O(rollback_seconds). It is stopped only
+    after B(a new connection) from this controller has logged in as the user of each of O(hosts). Before the change,
+    the same is wanted.
   - Algorithms that the node's OpenSSH does not have are left out, and so are keywords that only newer ones know.
 options:
-  phase:
+  hosts:
     description:
-      - V(change) makes the change and leaves the timer running. V(keep) stops it. V(restore) puts everything back
-        at once.
-    type: str
-    choices: [change, keep, restore]
-    default: change
+      - The hosts of the inventory that are this sshd, for the case that there are several, with other users. The one
+        that the task runs for if nothing is said.
+    type: list
+    elements: str
   state:
     description:
       - Whether the policy is in force. V(absent) removes what this module has put there and brings back the files
@@ -83,20 +82,25 @@ options:
     type: list
     elements: str
     default: []
-  users:
-    description:
-      - The users that must be able to log in afterwards from where this connection comes. Needed for
-        O(phase=change).
-    type: list
-    elements: str
   rollback_seconds:
     description:
       - Seconds after which everything is put back, unless O(phase=keep) came before.
     type: int
     default: 30
+  phase:
+    description:
+      - What the half on the node does. Set by the half on the controller.
+    type: str
+    choices: [change, keep, restore]
+    default: change
+  users:
+    description:
+      - Whom sshd must not refuse. Set by the half on the controller.
+    type: list
+    elements: str
   token:
     description:
-      - For O(phase=keep), the RV(token) of the change.
+      - Which change to keep. Set by the half on the controller.
     type: str
 attributes:
   check_mode:
@@ -116,59 +120,48 @@ EXAMPLES = r"""
   gpuops.fleet.sshd_policy:
     settings:
       PasswordAuthentication: "no"
-    users: [root]
-  register: change
+      KbdInteractiveAuthentication: "no"
 
-- name: Prove that a new connection logs in
-  gpuops.fleet.ssh_doctor:
-  when: change.pending
-
-- name: Keep the change
+- name: Undo it
   gpuops.fleet.sshd_policy:
-    phase: keep
-    token: "{{ change.token }}"
-  when: change.pending
+    state: absent
 """
 
 RETURN = r"""
-pending:
-  description: Whether a change waits for its proof. The timer is running.
-  type: bool
-  returned: O(phase=change)
-  sample: true
-token:
-  description: Names the change, for O(phase=keep).
-  type: str
-  returned: O(phase=change)
-  sample: 5d41402abc4b2a76b9719d911017c592
+auth_methods:
+  description: How the server lets somebody in, as the last new connections saw it.
+  type: list
+  elements: str
+  returned: success
+  sample: [publickey]
 files:
   description: The files that were changed, or would be.
   type: list
   elements: str
-  returned: O(phase=change)
+  returned: success
   sample: [/etc/ssh/sshd_config.d/00-gpuops.conf]
 left_out:
   description: Keywords that this OpenSSH does not have.
   type: list
   elements: str
-  returned: O(phase=change)
+  returned: success
   sample: [RequiredRSASize]
 exceptions:
   description: Lines in Match blocks of others that say something else. They were kept.
   type: list
   elements: str
-  returned: O(phase=change)
+  returned: success
   sample: ["/etc/ssh/sshd_config:130: Match User backup: PasswordAuthentication yes"]
 host_keys:
-  description: The public host keys that sshd shows afterwards. The caller pins them before it proves the change.
+  description: The public host keys that sshd shows afterwards.
   type: list
   elements: str
-  returned: O(phase=change)
+  returned: success
   sample: [ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJX2...]
 recovered:
   description: Whether a change of an earlier run, which was never proven, was put back first.
   type: bool
-  returned: O(phase=change)
+  returned: success
   sample: false
 """
 
@@ -182,6 +175,7 @@ from ansible_collections.gpuops.fleet.plugins.module_utils._sshd_settings import
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
+            "hosts": {"type": "list", "elements": "str"},
             "phase": {"type": "str", "choices": ["change", "keep", "restore"], "default": "change"},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "settings": {"type": "dict", "default": {}},

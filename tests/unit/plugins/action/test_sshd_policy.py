@@ -1,0 +1,130 @@
+# Copyright (c) 2026, gpuops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import typing as t
+from pathlib import Path
+
+import pytest
+from ansible.errors import AnsibleConnectionFailure
+from ansible.plugins.action import ActionBase
+from ansible_collections.gpuops.fleet.plugins.action import sshd_policy
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_client import Target
+
+WELL = {"ok": True, "message": "", "auth_methods": ["publickey"]}
+SICK = {"ok": False, "message": "gpu-1 (h:22): refused. Next: look", "auth_methods": None}
+PENDING = {"changed": True, "pending": True, "token": "t", "host_keys": ["ssh-ed25519 AAAA"]}
+KEPT = {"changed": True}
+
+
+class Node:
+    """Answers of the half on the node, and of new connections, in their order."""
+
+    def __init__(self, answers: t.Sequence[t.Any], looks: t.Sequence[dict[str, t.Any]]) -> None:
+        self.answers, self.looks = list(answers), list(looks)
+        self.asked: list[dict[str, t.Any]] = []
+        self.targets: list[Target] = []
+        self.known: list[str] = []
+
+    def module(self, _name: str, arguments: dict[str, t.Any], **_more: object) -> dict[str, t.Any]:
+        self.asked.append(arguments)
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return dict(answer)
+
+    def look(self, target: Target, *_limits: object) -> dict[str, t.Any]:
+        self.targets.append(target)
+        self.known.append(Path(target.known_hosts_file).read_text() if target.known_hosts_file else "")
+        return self.looks.pop(0)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> t.Callable[..., dict[str, t.Any]]:
+    def act(node: Node, **arguments: t.Any) -> dict[str, t.Any]:
+        action = sshd_policy.ActionModule.__new__(sshd_policy.ActionModule)
+        action._task = type("Task", (), {"args": arguments})()
+        action._templar = type("Templar", (), {"template": staticmethod(lambda value: value)})()
+        action._play_context = type("Context", (), {"remote_user": None})()
+        monkeypatch.setattr(ActionBase, "run", lambda _self, _tmp, _vars: {})
+        monkeypatch.setattr(action, "_execute_module", node.module)
+        monkeypatch.setattr(sshd_policy, "diagnose_patiently", node.look)
+        names = {"inventory_hostname": "gpu-1", "ansible_user": "root", "ansible_host": "h", "ansible_port": 2201}
+        return action.run(task_vars={**names, "hostvars": {"gpu-1-bob": {"ansible_user": "bob"}}})
+
+    return act
+
+
+Run = t.Callable[..., dict[str, t.Any]]
+
+
+def test_change_that_is_proven_is_kept(run: Run) -> None:
+    node = Node([PENDING, KEPT], [WELL, WELL])
+    result = run(node, settings={"MaxAuthTries": 3})
+    assert (result["changed"], result["pending"], result["auth_methods"]) == (True, False, ["publickey"])
+    assert node.asked == [{"settings": {"MaxAuthTries": 3}, "users": ["root"]}, {"phase": "keep", "token": "t"}]
+
+
+def test_other_logins_of_the_same_sshd_are_proven_too(run: Run) -> None:
+    node = Node([PENDING, KEPT], [WELL] * 4)
+    run(node, hosts=["gpu-1", "gpu-1-bob"])
+    assert [(target.user, target.host, target.port) for target in node.targets] == [
+        ("root", "h", 2201),
+        ("bob", "h", 2201),
+    ] * 2
+    assert node.asked[0] == {"users": ["bob", "root"]}
+
+
+def test_after_the_change_the_host_keys_count_that_the_node_has_named(run: Run) -> None:
+    node = Node([PENDING, KEPT], [WELL, WELL])
+    run(node)
+    assert node.known == ["", "gpu-1 ssh-ed25519 AAAA\n"]
+    assert [target.host_key_alias for target in node.targets] == [None, "gpu-1"]
+
+
+def test_nothing_is_touched_when_a_login_fails_before(run: Run) -> None:
+    node = Node([], [WELL, SICK])
+    result = run(node, hosts=["gpu-1", "gpu-1-bob"])
+    assert result["failed"]
+    assert result["msg"] == "gpu-1: sshd was not changed: gpu-1 (h:22): refused. Next: look"
+    assert node.asked == []
+
+
+def test_reason_of_the_node_is_passed_on(run: Run) -> None:
+    result = run(Node([{"failed": True, "msg": "sshd would refuse root"}], [WELL]))
+    assert result["msg"].startswith("gpu-1: sshd was not changed: sshd would refuse root. Next: ssh gpu-1 grep -rnE")
+
+
+def test_settled_node_is_left_alone(run: Run) -> None:
+    node = Node([{"changed": False, "pending": False}], [WELL])
+    assert not run(node)["changed"]
+    assert len(node.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [
+        ([PENDING, {"changed": True}], "gpu-1: the change to sshd was put back: gpu-1 (h:22): refused. Next: look"),
+        ([PENDING, {"failed": True}], "the change to sshd is put back by the node itself within 7 s: gpu-1 (h:22)"),
+        ([PENDING, AnsibleConnectionFailure("gone")], "is put back by the node itself within 7 s"),
+    ],
+    ids=["restored", "not restored", "unreachable"],
+)
+def test_change_that_locks_out_is_put_back(run: Run, answers: list[t.Any], words: str) -> None:
+    node = Node(answers, [WELL, SICK])
+    result = run(node, rollback_seconds=7)
+    assert (result["failed"], result["changed"], result["pending"]) == (True, False, False)
+    assert words in result["msg"]
+    assert node.asked[-1] == {"phase": "restore"}
+
+
+def test_proof_that_came_too_late(run: Run) -> None:
+    node = Node([PENDING, {"failed": True, "msg": "the time was up"}, {"changed": False}], [WELL, WELL])
+    assert "was put back: the time was up. Next: " in run(node)["msg"]
+
+
+def test_lost_connection_is_not_swallowed(run: Run) -> None:
+    with pytest.raises(AnsibleConnectionFailure):
+        run(Node([AnsibleConnectionFailure("gone")], [WELL]))
