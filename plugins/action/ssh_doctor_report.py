@@ -5,13 +5,12 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 import typing as t
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._report_file import ReportFileError, write_report
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_doctor_report import Node, compare, document, render
 
 ARGUMENT_SPEC: dict[str, dict[str, t.Any]] = {
@@ -41,24 +40,8 @@ class ActionModule(ActionBase):
         display.display("")
         report = document(nodes)
         if options["dest"] and not self._task.check_mode:
-            _write(options["dest"], json.dumps(report, indent=2) + "\n")
-        return {**result, "changed": bool(options["dest"]), **report}
-
-
-def _write(path: str, text: str) -> None:
-    """Replace a file in one step, so that nobody reads half of it."""
-    try:
-        with tempfile.NamedTemporaryFile("w", dir=os.path.dirname(path) or ".", delete=False) as file:
             try:
-                file.write(text)
-                os.fchmod(file.fileno(), 0o644)
-                file.flush()
-                os.replace(file.name, path)
-            except OSError:
-                os.unlink(file.name)
-                raise
-    except OSError as error:
-        raise AnsibleActionFail(
-            f"dest: the report cannot be written to {path}: {error.strerror}. "
-            f"Next: ls -ld {os.path.dirname(path) or '.'}"
-        ) from error
+                write_report(options["dest"], json.dumps(report, indent=2) + "\n")
+            except ReportFileError as error:
+                raise AnsibleActionFail(f"dest: {error}") from None
+        return {**result, "changed": bool(options["dest"]), **report}
