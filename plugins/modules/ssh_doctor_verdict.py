@@ -7,12 +7,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: ssh_doctor_verdict
-short_description: End a node as unreachable or failed, as ssh_doctor found it
+short_description: End a node as unreachable or failed, as a report found it
 version_added: 0.1.0
 author: gpuops.fleet contributors (@gpuops)
 description:
-  - Turns a verdict of M(gpuops.fleet.ssh_doctor_report) into Ansible's own. So C(ansible-playbook) ends with 4 when a
-    node is V(unreachable), else with 2 when one has a V(warning), and the C(PLAY RECAP) counts the node as such.
+  - Turns a verdict of M(gpuops.fleet.ssh_doctor_report) or M(gpuops.fleet.fleet_audit_report) into Ansible's own.
+    So C(ansible-playbook) ends with 4 when a node is V(unreachable), else with 2 when one has a V(warning), and the
+    C(PLAY RECAP) counts the node as such.
   - Runs on the controller and does nothing else.
 attributes:
   check_mode:
@@ -33,6 +34,7 @@ options:
     choices: [well, warning, unreachable]
 seealso:
   - module: gpuops.fleet.ssh_doctor_report
+  - module: gpuops.fleet.fleet_audit_report
 """
 
 EXAMPLES = r"""

@@ -66,6 +66,8 @@ def test_tarball_holds_no_clutter(installed: Path) -> None:
             "ssh_doctor",
             "ssh_doctor_report",
             "ssh_doctor_verdict",
+            "fleet_audit",
+            "fleet_audit_report",
             "fleet_lock",
             "fleet_snapshot",
         )

@@ -1,0 +1,72 @@
+# Copyright (c) 2026, gpuops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The audit of one node: one round trip, one more where there are Match blocks, no Python there, all judging here."""
+
+from __future__ import annotations
+
+import secrets
+import typing as t
+from dataclasses import replace
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._audit_answer import (
+    AuditAnswerError,
+    Doors,
+    collector_command,
+    match_specs,
+    parse_answer,
+    parse_effective,
+    printable,
+)
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._audit_checks import BaselineError, apply_baseline, audit
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._audit_judges import Names
+
+ARGUMENT_SPEC: dict[str, dict[str, t.Any]] = {
+    "baseline": {"type": "dict", "default": {}},
+    "alias": {"type": "str"},
+}
+
+
+class ActionModule(ActionBase):
+    """Read how the doors of a node stand, and judge it."""
+
+    TRANSFERS_FILES = False
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
+        result: dict[str, t.Any] = super().run(tmp, task_vars)
+        _validation, options = self.validate_argument_spec(ARGUMENT_SPEC)
+        host = str((task_vars or {}).get("inventory_hostname", "the node"))
+        try:
+            checks = apply_baseline(options["baseline"])
+        except BaselineError as error:
+            raise AnsibleActionFail(f"baseline: {error} Next: ansible-doc gpuops.fleet.fleet_audit") from None
+        doors = self._look(host)
+        return {
+            **result,
+            "changed": False,
+            "checks": audit(doors, Names(host, options["alias"] or host), checks),
+            "host_keys": [key.fingerprint for key in doors.host_keys],
+        }
+
+    def _look(self, host: str) -> Doors:
+        marker = f"gpuops-{secrets.token_hex(8)}"
+        answered = self._low_level_execute_command(collector_command(marker), encoding_errors="replace")
+        try:
+            doors = parse_answer(answered["stdout"], marker)
+            specs, untestable = match_specs(doors)
+            if specs:
+                command = collector_command(marker, [spec for _line, spec in specs])
+                answered = self._low_level_execute_command(command, encoding_errors="replace")
+                in_match = parse_effective(answered["stdout"], marker, [line for line, _spec in specs])
+                doors = replace(doors, effective=(*doors.effective, *in_match))
+        except AuditAnswerError as error:
+            seen = printable((answered["stderr"] or answered["stdout"]).strip()[-300:]) or "no output"
+            raise AnsibleActionFail(
+                f"fleet_audit on {host}: {error}: exit code {answered['rc']}, {seen}."
+                f" Next: ansible {host} -m ansible.builtin.raw -a 'sh -c id'"
+            ) from None
+        return replace(doors, untestable=tuple(untestable))
