@@ -347,7 +347,7 @@ def _effective(text: str) -> list[Effective]:
         settings: dict[str, tuple[str, ...]] = {}
         for keyword, _space, value in (rest.partition(" ") for rest in kinds.get("set", [])):
             settings[keyword] = (*settings.get(keyword, ()), value)
-        refused = "refused" in kinds and (kinds["refused"][0].strip() or "sshd -T ended without a word")
+        refused = "refused" in kinds and (" ".join(kinds["refused"][0].split()) or "sshd -T ended without a word")
         if not settings and not refused:
             raise ValueError(f"nothing about {printable(head)[:80]}")
         missing = tuple(kinds.get("missing", ()))

@@ -57,7 +57,7 @@ value() { printf "%s\n" "$shown" | sed -n "s/^$1 //p"; }
 ask() {
     printf "spec %s\n" "$1"
     shown=$(bounded "$sshd" "$how" -C "$1" 2>/dev/null) || {
-        printf "refused %s\n" "$(bounded "$sshd" "$how" -C "$1" 2>&1 >/dev/null | tail -n 2 | tr "\n" " ")"
+        printf "refused %s\n" "$(bounded "$sshd" "$how" -C "$1" 2>&1 >/dev/null | tail -n 2 | tr "\r\n" " ")"
         return 1
     }
     [ "$shown" != "$first" ] || { printf "same\n"; return; }

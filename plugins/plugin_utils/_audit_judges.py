@@ -31,6 +31,7 @@ _NOT_COMPARED = {
     "authorizedkeysfile", "channeltimeout", "hostkey", "ipqos", "listenaddress", "permitlisten", "permitopen",
     "persourcepenalties", "port", "rekeylimit", "setenv", "subsystem", "unusedconnectiontimeout",
 }  # fmt: skip
+_ALLOWING = {"allowusers", "allowgroups", "denyusers", "denygroups"}
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
@@ -108,7 +109,18 @@ def _change(doors: Doors, names: Names, line: str) -> str:
         return names.site
     if keyword.lower() in {name for name, _value in _drop_in_lines(doors.drop_in)[0]}:
         return names.shell(f"grep -rniE '^ *({keyword}|match|include)' /etc/ssh/sshd_config /etc/ssh/sshd_config.d")
-    return names.shell(f"echo {line} >> /etc/ssh/sshd_config.d/01-local.conf && sshd -t && systemctl reload ssh")
+    return _reload(doors, names, f"echo {line} >> /etc/ssh/sshd_config.d/01-local.conf && ")
+
+
+def _reload(doors: Doors, names: Names, first: str = "") -> str:
+    """A reload brings into force what others left on disk. Where that may lock out, it is left to the guarded way."""
+    login = doors.login or "root"
+    keyless = not any(account.all_keys for account in doors.accounts if account.name == login)
+    refusing = any(
+        each.missing_files or each.get("pubkeyauthentication") == "no" or _ALLOWING & each.settings.keys()
+        for each in doors.effective
+    )
+    return names.site if keyless or refusing else names.shell(f"{first}sshd -t && systemctl reload ssh")
 
 
 def setting(keyword: str, wanted: str, wrong: Callable[[Effective, t.Any], bool]) -> Judge:
@@ -335,7 +347,7 @@ def loaded(doors: Doors, names: Names, _expect: t.Any) -> Outcome:
         return Outcome(
             FAIL,
             f"changed after sshd read its files at {_clock(doors.loaded)}: {changed}",
-            names.shell("sshd -t && systemctl reload ssh"),
+            _reload(doors, names),
         )
     return Outcome(OK, f"no file changed after sshd read them at {_clock(doors.loaded)}")
 
@@ -388,7 +400,7 @@ def _named(key: Key) -> str:
 def host_keys_weak(doors: Doors, names: Names, expect: int) -> Outcome:
     weak = [key for key in doors.host_keys if _is_weak(key, expect)]
     if weak:
-        remedy = names.shell("rm /etc/ssh/ssh_host_rsa_key* && ssh-keygen -A && systemctl reload ssh")
+        remedy = _reload(doors, names, "rm /etc/ssh/ssh_host_rsa_key* && ssh-keygen -A && ")
         return Outcome(FAIL, _some([_named(key) for key in weak]), remedy)
     if not doors.host_keys:
         return _blind_spot(doors, names) or Outcome(UNKNOWN, "no host key was found", names.shell("ls -l /etc/ssh"))
@@ -447,7 +459,7 @@ def keys_weak(doors: Doors, names: Names, expect: int) -> Outcome | None:
     weak = [(each, key) for each in doors.accounts for key in each.all_keys if _is_weak(key, expect)]
     if not weak:
         return None
-    evidence = _some([f"{_named(key)} of {each.name}" for each, key in weak])
+    evidence = _some(list(dict.fromkeys(f"{_named(key)} of {each.name}" for each, key in weak)))
     return Outcome(FAIL, evidence, _edit(weak[0][0].keys, weak[0][1], names))
 
 

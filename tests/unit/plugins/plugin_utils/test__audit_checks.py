@@ -500,6 +500,22 @@ def test_logins_are_shown_with_their_sources() -> None:
     assert judged(GOOD)["logins"]["evidence"] == "journal, 7 days: gpu from 10.0.0.1 3x, last 2026-11-23T02:00:34+0000"
 
 
+@pytest.mark.parametrize(
+    "doors",
+    [
+        replace(set_to(maxsessions="50"), accounts=(GOOD.accounts[0], account("gpu", 1000))),
+        set_to(maxsessions="50", allowusers="somebody"),
+        set_to(maxsessions="50", pubkeyauthentication="no"),
+        replace(GOOD, effective=(replace(effective("gpu", FOREIGN, maxsessions="50"), missing_files=("/revoked",)),)),
+    ],
+    ids=["no-key-for-us", "allow-users", "no-keys-at-all", "revoked-keys"],
+)
+def test_what_may_lock_out_is_left_to_the_guarded_change(doors: Doors) -> None:
+    checks = judged(replace(doors, newer=((1700000060, "/etc/ssh/sshd_config"),)))
+    site = "ansible-playbook site.yml --tags trust --limit gpu-1"
+    assert (checks["max_sessions"]["remedy"], checks["loaded"]["remedy"]) == (site, site)
+
+
 def test_a_template_in_a_path_does_not_reach_a_command_for_ansible() -> None:
     found = judged(with_file("/etc/ssh/sshd_config.d/{{ lookup('pipe', 'id') }}.conf", 0o666, 0))["sshd_files"]
     assert found["remedy"] == "ssh node-1"
