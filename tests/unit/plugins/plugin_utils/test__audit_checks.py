@@ -51,7 +51,7 @@ SETTINGS = {
     "x11forwarding": "no",
 }
 ALICE = Key(256, "SHA256:alice", "alice@laptop", "ED25519")
-BOB = Key(4096, "SHA256:bob", "bob@laptop", "RSA")
+BOB = Key(3072, "SHA256:bob", "bob@laptop", "RSA")
 
 
 def effective(user: str, address: str, match: MatchLine | None = None, **changed: str) -> Effective:
