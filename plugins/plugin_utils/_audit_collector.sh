@@ -133,6 +133,12 @@ logins() {
 # Include takes names relative to it.
 cd /etc/ssh || cd / || exit 1
 sshd=$(command -v sshd) || sshd=""
+if [ -n "$sshd" ]; then
+    # sshd -T wants a directory that is there only while sshd runs; sshd -G, of OpenSSH 9.3 and later, does not.
+    case $(bounded "$sshd" -T 2>&1 >/dev/null) in *"privilege separation directory"*)
+        ! bounded "$sshd" -G >/dev/null 2>&1 || how=-G ;;
+    esac
+fi
 
 if [ $# -gt 0 ]; then
     section effective
@@ -181,10 +187,6 @@ head -c 100000 /etc/ssh/sshd_config.d/00-gpuops.conf 2>/dev/null
 
 section effective
 if [ -n "$sshd" ]; then
-    # sshd -T wants a directory that is there only while sshd runs; sshd -G, of OpenSSH 9.3 and later, does not.
-    case $(bounded "$sshd" -T 2>&1 >/dev/null) in *"privilege separation directory"*)
-        ! bounded "$sshd" -G >/dev/null 2>&1 || how=-G ;;
-    esac
     effective_for_accounts
     shown=$(bounded "$sshd" "$how" -C "user=root,host=203.0.113.1,addr=203.0.113.1,laddr=$laddr,lport=$lport" 2>/dev/null)
 else

@@ -20,6 +20,7 @@ from ansible_collections.gpuops.fleet.plugins.plugin_utils._audit_answer import 
 )
 
 MARKER = "gpuops-0011"
+SPEC = "user=root,addr=203.0.113.1"
 SSHD = """case $* in
 *user=refused*) echo "line 3: Bad configuration option" >&2; exit 255 ;;
 *,addr=10.*) echo "passwordauthentication yes" ;;
@@ -183,6 +184,8 @@ def test_sshd_that_wants_its_directory_is_asked_in_another_way(node: NodeOfFiles
     refusal = "Missing privilege separation directory: /run/sshd"
     node.command("sshd", f"[ $1 = -G ] || {{ echo {refusal} >&2; exit 255; }}; echo passwordauthentication no")
     assert [each.get("passwordauthentication") for each in node.doors().effective] == ["no", "no"]
+    (asked_for,) = parse_effective(node.answer(SPEC), MARKER, [MatchLine("f:1", "all")])
+    assert asked_for.get("passwordauthentication") == "no"
 
 
 def test_a_command_that_hangs_does_not_hold_the_audit(node: NodeOfFiles) -> None:
