@@ -2,11 +2,15 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The audit of one node: one round trip, one more where there are Match blocks, no Python there, all judging here."""
+"""The audit of one node: one round trip, no Python there, all judging here.
+
+One more round trip tells where the connection comes from when sudo is used, and one more asks for Match blocks.
+"""
 
 from __future__ import annotations
 
 import secrets
+import shlex
 import typing as t
 from dataclasses import replace
 
@@ -54,7 +58,8 @@ class ActionModule(ActionBase):
 
     def _look(self, host: str) -> Doors:
         marker = f"gpuops-{secrets.token_hex(8)}"
-        answered = self._low_level_execute_command(collector_command(marker), encoding_errors="replace")
+        command = f"{self._origin()} {collector_command(marker)}".strip()
+        answered = self._low_level_execute_command(command, encoding_errors="replace")
         try:
             doors = parse_answer(answered["stdout"], marker)
             specs, untestable = match_specs(doors)
@@ -70,3 +75,12 @@ class ActionModule(ActionBase):
                 f" Next: ansible {host} -m ansible.builtin.raw -a 'sh -c id'"
             ) from None
         return replace(doors, untestable=tuple(untestable))
+
+    def _origin(self) -> str:
+        """Where the connection comes from and who logged in, which sudo does not hand on."""
+        if not self._connection.become:
+            return ""
+        asked = 'printf "\\n%s\\n%s\\n" "$USER" "$SSH_CONNECTION"'
+        answered = self._low_level_execute_command(asked, sudoable=False)
+        login, connection = ["", "", *answered["stdout"].splitlines()][-2:]
+        return f"USER={shlex.quote(login)} SSH_CONNECTION={shlex.quote(connection)}"

@@ -25,19 +25,6 @@ else
     bounded() { "$@"; }
 fi
 
-# sudo and su drop SSH_CONNECTION, so it is looked for in the processes above this one.
-connection() {
-    pid=$$
-    while [ "${pid:-0}" -gt 1 ]; do
-        found=$(tr "\000\n" "\n " <"/proc/$pid/environ" | sed -n "s/^SSH_CONNECTION=/connection=/p; s/^USER=/login=/p")
-        case $found in *connection=*) printf "%s\n" "$found"; return ;; esac
-        read -r line <"/proc/$pid/stat" || return
-        line=${line##*) }
-        line=${line#* }
-        pid=${line%% *}
-    done 2>/dev/null
-}
-
 depth=0
 config_files() {
     depth=$((depth + 1))
@@ -149,14 +136,13 @@ if [ $# -gt 0 ]; then
     exit 0
 fi
 
-found=$(connection)
 section node
-printf "%s\n" "uid=$(id -u)" "sshd=$sshd" "$found"
+printf "%s\n" "uid=$(id -u)" "sshd=$sshd" "login=${USER:-}" "connection=${SSH_CONNECTION:-}"
 [ "$(id -u)" = 0 ] || { section end; exit 0; }
 
 client="" laddr=127.0.0.1 lport=22
-# shellcheck disable=SC2046
-set -- $(printf "%s\n" "$found" | sed -n "s/^connection=//p")
+# shellcheck disable=SC2086
+set -- ${SSH_CONNECTION:-}
 [ $# -ne 4 ] || client=$1 laddr=$3 lport=$4
 
 section accounts

@@ -52,6 +52,29 @@ def test_a_node_is_audited_check_by_check_also_in_check_mode(tmp_path: Path, mod
     assert {check["status"] for check in result["checks"]} == {"unknown"}
 
 
+def test_where_the_connection_comes_from_is_known_through_sudo(tmp_path: Path) -> None:
+    commands = {
+        "id": "echo 0",
+        "getent": "echo gpu:x:1000:1000::/nowhere:/bin/sh",
+        "sshd": "case $* in *,addr=10.*) echo passwordauthentication yes ;; *) echo passwordauthentication no ;; esac",
+        "sudo": 'while [ $1 != /bin/sh ]; do shift; done; exec env -i PATH=$PATH $1 $2 "$3"',
+    }
+    for name, script in commands.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    _rc, _text, result = ansible(
+        "fleet_audit",
+        {},
+        "-b",
+        PATH=f"{tmp_path}:{os.environ['PATH']}",
+        SSH_CONNECTION="10.0.0.1 50000 10.0.0.9 22",
+        # Else there is no sudo where the tests run as root.
+        ANSIBLE_BECOME_ALLOW_SAME_USER="1",
+    )
+    found = {check["id"]: check["evidence"] for check in result["checks"]}
+    assert found["password_login"] == "sshd takes password for gpu from 10.0.0.1"
+
+
 def test_a_wrong_baseline_is_told_before_the_node_is_asked() -> None:
     rc, _text, result = ansible(
         "fleet_audit", {"baseline": {"max_sesions": {}}}, "-e", "ansible_shell_executable=/bin/false"
