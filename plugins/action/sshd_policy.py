@@ -20,6 +20,7 @@ from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_target import ch
 _MODULE = "gpuops.fleet.sshd_policy"
 # Few, since OpenSSH 9.8 and later penalise a source that fails often.
 _ATTEMPTS = 3
+_NEXT_OF_OURS = "ansible-inventory --host {host}, and change the sshd_hardening variables that say so"
 _NEXT = 'ssh {host} grep -rnE "^[^#]" /etc/ssh/sshd_config /etc/ssh/sshd_config.d'
 
 Report = t.Dict[str, t.Any]
@@ -94,7 +95,10 @@ class ActionModule(ActionBase):
 
     def _failure(self, what: str, reason: str) -> Report:
         reason = reason.strip().rstrip(".")
-        command = "" if "ext: " in reason else f". Next: {_NEXT.format(host=self._host)}"
+        # The node says when it is not a file of its own that speaks against the change.
+        is_ours = "this change asks for" in reason
+        command = _NEXT_OF_OURS if is_ours else _NEXT
+        command = "" if "ext: " in reason else f". Next: {command.format(host=self._host)}"
         return {"failed": True, "msg": f"{self._host}: {what}: {reason}{command}"}
 
 

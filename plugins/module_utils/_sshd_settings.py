@@ -115,7 +115,7 @@ def choose_algorithms(
     for keyword, names in wanted.items():
         common = [name for name in names if name in known[keyword]]
         if not common:
-            raise SshdError(f"this OpenSSH has none of the {keyword} that are wanted: {', '.join(names)}")
+            raise SshdError(f"this OpenSSH has none of the {keyword} that this change asks for: {', '.join(names)}")
         chosen[keyword] = ",".join(common)
     return chosen
 

@@ -121,7 +121,7 @@ def test_compat_lets_every_client_in(client: str, node: str) -> None:
 
 
 def test_strict_is_refused_where_it_would_let_nobody_in(strict: dict[str, Any]) -> None:
-    reason = "this OpenSSH has none of the KexAlgorithms that are wanted: mlkem768x25519-sha256"
+    reason = "this OpenSSH has none of the KexAlgorithms that this change asks for: mlkem768x25519-sha256"
     assert f"Action failed: {BULLSEYE}: sshd was not changed: {reason}" in strict["said"]
     counters = recap(strict["said"])[BULLSEYE]
     assert (counters["failed"], counters["changed"]) == (1, 0), strict["said"]

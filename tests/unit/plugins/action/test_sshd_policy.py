@@ -97,6 +97,14 @@ def test_reason_of_the_node_is_passed_on(run: Run) -> None:
     assert result["msg"].startswith("gpu-1: sshd was not changed: sshd would refuse root. Next: ssh gpu-1 grep -rnE")
 
 
+def test_own_variables_are_where_to_look_when_they_are_the_reason(run: Run) -> None:
+    reason = "AllowUsers nobody, which is what this change asks for"
+    result = run(Node([{"failed": True, "msg": reason}], [WELL]))
+    assert result["msg"].endswith(
+        f"{reason}. Next: ansible-inventory --host gpu-1, and change the sshd_hardening variables that say so"
+    )
+
+
 def test_settled_node_is_left_alone(run: Run) -> None:
     node = Node([{"changed": False, "pending": False}], [WELL])
     assert not run(node)["changed"]

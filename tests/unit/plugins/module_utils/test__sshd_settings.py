@@ -135,7 +135,7 @@ def test_algorithms_are_those_that_are_there_in_the_wanted_order() -> None:
     assert settings.choose_algorithms(wanted, {"KexAlgorithms": ["curve", "old", "sntrup"]}) == {
         "KexAlgorithms": "sntrup,curve"
     }
-    with pytest.raises(SshdError, match="this OpenSSH has none of the KexAlgorithms that are wanted: mlkem"):
+    with pytest.raises(SshdError, match="this OpenSSH has none of the KexAlgorithms that this change asks for: mlkem"):
         settings.choose_algorithms({"KexAlgorithms": ["mlkem"]}, {"KexAlgorithms": ["curve"]})
 
 
