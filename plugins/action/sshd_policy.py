@@ -78,7 +78,7 @@ class ActionModule(ActionBase):
             return own
         return choose_target(
             {"host": own.host, "port": own.port, "ssh_args": own.ssh_args},
-            lambda name: self._names["hostvars"][host].get(name),
+            self._names["hostvars"][host].get,
             self._play_context.remote_user,
         )
 
