@@ -53,7 +53,9 @@ def restore_script(paths: t.Mapping[str, bool], listeners: t.Sequence[Listener],
     ]
     for path, was_there in paths.items():
         if was_there:
+            # mv leaves both names of one file: that of a file which was never written anew.
             lines.append(f"mv -f {shlex.quote(kept_as(path))} {shlex.quote(path)}")
+            lines.append(f"rm -f {shlex.quote(kept_as(path))}")
         else:
             lines.append(f"rm -f {shlex.quote(path)}")
     if firewall.RULES in paths:
@@ -141,7 +143,8 @@ def _stop_timer(run: Run) -> None:
 
 def _forget(paths: t.Iterable[str]) -> None:
     for path in paths:
-        with contextlib.suppress(FileNotFoundError):
+        # A file system that is read-only says so also of a file that is not there.
+        with contextlib.suppress(OSError):
             os.unlink(kept_as(path))
     shutil.rmtree(STATE, ignore_errors=True)
 

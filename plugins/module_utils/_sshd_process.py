@@ -198,7 +198,12 @@ def reload_command(listener: Listener) -> list[str]:
 
 
 def check_reloadable(listener: Listener) -> None:
-    """A sshd that was started by a relative path ends when it is told to start itself again."""
+    """A sshd that cannot start itself again ends when it is told to."""
+    if not listener.unit and listener.program.startswith("/") and not os.access(listener.program, os.X_OK):
+        raise SshdError(
+            f"the sshd with process {listener.pid} was started as {listener.program}, which is not there any more, and "
+            f"would end when it is told to read its files again; next: start it as $(command -v sshd)"
+        )
     if not listener.unit and not listener.program.startswith("/"):
         raise SshdError(
             f"the sshd with process {listener.pid} was started as {listener.program}, without its whole path, and "
