@@ -53,6 +53,8 @@ cp -a /etc/ssh /root/.ssh /before/
 RESTORE = r"""
 systemctl stop 'gpuops-*' 2>/dev/null || pkill -f '[g]puops-sshd' || true
 systemctl reset-failed 2>/dev/null || true
+nft flush ruleset 2>/dev/null || true
+rm -f /etc/systemd/system/gpuops* /etc/systemd/system/*.wants/gpuops*
 rm -rf /run/gpuops* /etc/ssh /root/.ssh /home/gpu/.ssh /etc/systemd/system/ssh.service.d /run/nologin
 cp -a /before/ssh /etc/
 cp -a /before/.ssh /root/
@@ -81,7 +83,7 @@ for login in "$@"; do
 done
 ls -d /run/gpuops* 2>/dev/null || true
 find /etc -name '*.gpuops-*'
-systemctl list-units --all --plain --no-legend 'gpuops-*' 2>/dev/null || true
+systemctl list-units --all --plain --no-legend 'gpuops-sshd-*' 2>/dev/null || true
 pgrep -af '[g]puops-sshd' || true
 printf '\f'
 cat /run/sshd.pid 2>/dev/null || true
@@ -263,6 +265,7 @@ class Outcome:
     again: Run | None = None
     kept: dict[str, str] = field(default_factory=dict)
     ports: dict[int, Login] = field(default_factory=dict)
+    works: str = ""
 
 
 @dataclass(frozen=True)
@@ -416,6 +419,7 @@ class Ward:
                 outcome = Outcome(self.host(name), before[name], run, self.look(cell, machine, methods))
                 outcome.session = alive(sessions[name])
                 if not cell.refused:
+                    outcome.works = machine.sh(f"{{ {cell.works}; }} >&2 && echo works || echo does not work")
                     outcome.kept = self.kept(cell, machine)
                     outcome.ports = {
                         port: self.login(self.host(name), machine, cell.user, port) for port in cell.ports if port != 22
@@ -607,6 +611,8 @@ def faults_of_change(cell: Cell, seen: Outcome) -> list[str]:
     for what, words in (("sftp", "Remote working directory"), ("-W", "SSH-2.0"), ("-L", "SSH-2.0")):
         if words not in seen.kept[what]:
             found.append(f"{what} does not work any more: {seen.kept[what]}")
+    if seen.works != "works\n":
+        found.append(f"{cell.works}: {seen.works}")
     found += [f"no login on port {port}: {login.text}" for port, login in seen.ports.items() if not login.ok]
     if not seen.again or not seen.again.ok(seen.host) or seen.again.recap(seen.host)["changed"]:
         found.append(f"the second run: {seen.again.text if seen.again else 'none'}")

@@ -31,6 +31,8 @@ class Cell:
     wanted: tuple[str, ...] = ()
     kept_for: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     ports: tuple[int, ...] = (22,)
+    # A command that then works on the node.
+    works: str = "true"
     # The same machine under another name in the inventory.
     beside: Mapping[str, Any] = field(default_factory=dict)
     # No systemd: the first process is `sleep infinity`, and sshd was started by hand.
@@ -68,6 +70,18 @@ mkdir -p /etc/systemd/system/ssh.service.d
 printf '[Service]\nExecReload=/bin/sh -c "rm /run/nologin || touch /run/nologin"\n' \
     > /etc/systemd/system/ssh.service.d/toggle.conf
 systemctl daemon-reload
+"""
+# It reads the same files, and its command line says another port.
+SECOND_SSHD = """
+cat > /etc/systemd/system/gpuops-second.service << 'END'
+[Service]
+Type=notify
+ExecStart=/usr/sbin/sshd -D -p 2223
+ExecReload=/bin/kill -HUP $MAINPID
+KillMode=process
+END
+systemctl daemon-reload
+systemctl start gpuops-second
 """
 STOP_SSHD = """
 kill "$(cat /run/sshd.pid)"
@@ -123,6 +137,19 @@ def cells(release: str) -> list[Cell]:
         Cell("cloud-init", CLOUD_INIT, wanted=("maxsessions 50",)),
         Cell("no-systemd", pod=True),
         Cell("two-ports", variables={"sshd_hardening_ports": [22, 2222]}, ports=(22, 2222)),
+        Cell("second-sshd", SECOND_SSHD, ports=(22, 2223)),
+        Cell(
+            "allow-list",
+            "nft add table ip others",
+            variables={"sshd_hardening_firewall": True, "sshd_hardening_from_networks": ["10.0.0.0/8", "fd00::/8"]},
+            works="nft list table ip others && nft list table inet gpuops_ssh | grep -F 'tcp dport 22 drop' &&"
+            " systemctl is-enabled gpuops-ssh-firewall",
+        ),
+        Cell(
+            "allow-list-without-us",
+            variables={"sshd_hardening_firewall": True, "sshd_hardening_from_networks": ["192.0.2.0/24"]},
+            refused=r"DenyUsers \*|would drop root",
+        ),
         Cell("disk-full-var", mount=FULL.format("/var")),
         Cell(
             "duplicate-subsystem",

@@ -770,8 +770,8 @@ jumps: st.SearchStrategy[dict[str, t.Any]] = st.sampled_from(
     [{}, {"proxy_jump": "j"}, {"jump_hosts": ["j", "k"]}, {"jump_hosts": ["j"], "direct": "allow"}]
 )
 
-# Each with four operations, so 600 cases in about half a minute. More of them: GPUOPS_EXAMPLES=5000 pytest ...
-EXAMPLES = int(os.environ.get("GPUOPS_EXAMPLES", "150"))
+# Each with four operations, so 400 cases in about half a minute. More of them: GPUOPS_EXAMPLES=5000 pytest ...
+EXAMPLES = int(os.environ.get("GPUOPS_EXAMPLES", "100"))
 
 
 @pytest.mark.slow
