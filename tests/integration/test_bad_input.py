@@ -8,10 +8,7 @@ That no run shows a traceback or touches a file of the user's is asserted by Fle
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
