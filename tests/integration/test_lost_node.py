@@ -26,7 +26,7 @@ def site_losing(fleet: Fleet, *lost: str) -> Run:
     text = ""
     for line in process.stdout:
         text += line
-        if "Read the drop-in and what sshd makes of all its files" in line:
+        if "PLAY [Floor 2, trust]" in line:
             for name in lost:
                 fleet.nodes[name].sh(LOSE)
             break

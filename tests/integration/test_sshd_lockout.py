@@ -83,7 +83,7 @@ for login in "$@"; do
 done
 ls -d /run/gpuops* 2>/dev/null || true
 find /etc -name '*.gpuops-*'
-systemctl list-units --all --plain --no-legend 'gpuops-sshd-*' 2>/dev/null || true
+systemctl list-units --all --plain --no-legend 'gpuops-[s]shd-*' 2>/dev/null || true
 pgrep -af '[g]puops-sshd' || true
 printf '\f'
 cat /run/sshd.pid 2>/dev/null || true

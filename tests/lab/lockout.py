@@ -142,7 +142,7 @@ def cells(release: str) -> list[Cell]:
             "allow-list",
             "nft add table ip others",
             variables={"sshd_hardening_firewall": True, "sshd_hardening_from_networks": ["10.0.0.0/8", "fd00::/8"]},
-            works="nft list table ip others && nft list table inet gpuops_ssh | grep -F 'tcp dport 22 drop' &&"
+            works="nft list table ip others && nft list table inet gpuops_ssh | grep -E 'tcp dport (22|. 22 .) drop' &&"
             " systemctl is-enabled gpuops-ssh-firewall",
         ),
         Cell(
