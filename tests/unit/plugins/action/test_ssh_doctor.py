@@ -99,11 +99,10 @@ def test_bad_options_fail(variables: dict[str, t.Any], arguments: dict[str, t.An
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_nothing_is_left_when_ansible_is_interrupted(tmp_path: pathlib.Path, number: signal.Signals) -> None:
     proxy = tmp_path / "proxy"
-    proxy.write_text(f"#!/bin/sh\necho $PPID > {tmp_path}/pid\nexec sleep 600\n")
-    proxy.chmod(0o755)
+    proxy.write_text(f"echo $PPID > {tmp_path}/pid\nexec sleep 600\n")
     command = [str(pathlib.Path(sys.executable).parent / "ansible"), "-i", "gpu-x,", "all"]
     command += ["-m", "gpuops.fleet.ssh_doctor", "-a", "timeout=60 ssh_config=none"]
-    command += ["-e", json.dumps({"ansible_ssh_common_args": f"-o ProxyCommand={proxy}"})]
+    command += ["-e", json.dumps({"ansible_ssh_common_args": f"-o 'ProxyCommand=sh {proxy}'"})]
     environment = {**os.environ, "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg")}
     with subprocess.Popen(command, env=environment, start_new_session=True, stdout=subprocess.PIPE) as ansible:
         ssh = _eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip())
