@@ -63,6 +63,8 @@ class Sshd:
     program: str
     listeners: tuple[Listener, ...]
     waiting: Socket | None
+    # From where this module's connection comes, and to which address and port.
+    origin: tuple[str, str, int] | None
     run: Run
 
     @property
@@ -102,14 +104,14 @@ def find_sshd(run: Run) -> Sshd:
         process.check_reloadable(listener)
     # sshd refuses to test anything without it; a socket makes it with the first connection only.
     os.makedirs("/run/sshd", mode=0o755, exist_ok=True)
-    return Sshd(program, tuple(ours), waiting, run)
+    return Sshd(program, tuple(ours), waiting, origin, run)
 
 
 def find_logins(users: t.Sequence[str], sshd: Sshd) -> list[Login]:
     """The accounts of these users, and the way by which this module's connection came."""
     ports = [port for listener in sshd.listeners for _address, port in listener.sockets]
     ports += sshd.waiting.ports if sshd.waiting else []
-    address, local_address, local_port = process.origin() or ("127.0.0.1", "127.0.0.1", (*ports, 22)[0])
+    address, local_address, local_port = sshd.origin or ("127.0.0.1", "127.0.0.1", (*ports, 22)[0])
     if ports and local_port not in ports:
         raise SshdError(
             f"this connection came through another sshd: none that reads {CONFIG} listens at port {local_port}"

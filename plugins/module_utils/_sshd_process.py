@@ -199,12 +199,14 @@ def reload_command(listener: Listener) -> list[str]:
 
 def check_reloadable(listener: Listener) -> None:
     """A sshd that cannot start itself again ends when it is told to."""
-    if not listener.unit and listener.program.startswith("/") and not os.access(listener.program, os.X_OK):
+    if listener.unit:
+        return
+    if listener.program.startswith("/") and not os.access(listener.program, os.X_OK):
         raise SshdError(
             f"the sshd with process {listener.pid} was started as {listener.program}, which is not there any more, and "
             f"would end when it is told to read its files again; next: start it as $(command -v sshd)"
         )
-    if not listener.unit and not listener.program.startswith("/"):
+    if not listener.program.startswith("/"):
         raise SshdError(
             f"the sshd with process {listener.pid} was started as {listener.program}, without its whole path, and "
             f"would end when it is told to read its files again; next: start it as $(command -v sshd), in the template "
@@ -216,7 +218,8 @@ def reload(
     before: t.Sequence[Listener], waiting: Socket | None, ports: t.Sequence[int], run: Run, patience: float = 10.0
 ) -> None:
     """Have every sshd read its files again, and wait until it has."""
-    for command in reload_commands(before, waiting):
+    commands = reload_commands(before, waiting)
+    for command in commands:
         code, said = run(command)
         if code:
             raise SshdError(f"{shlex.join(command)} ended with {code}: {said.strip()}")
@@ -231,8 +234,8 @@ def reload(
         if len(new) >= len(before) and all(_listens(new, port) for port in ports):
             return
         if time.monotonic() > deadline:
-            commands = ", ".join(shlex.join(command) for command in reload_commands(before, waiting))
-            raise SshdError(f"sshd did not listen again within {patience:g} s of: {commands}")
+            told = ", ".join(shlex.join(command) for command in commands)
+            raise SshdError(f"sshd did not listen again within {patience:g} s of: {told}")
         time.sleep(0.05)
 
 

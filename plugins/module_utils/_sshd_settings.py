@@ -20,8 +20,8 @@ from dataclasses import dataclass
 # The values that `sshd -T` prints for each keyword, in lower case.
 Effective = t.Dict[str, t.List[str]]
 
-# Keywords that not every supported OpenSSH has (see ssh-facts of sshd_config(5)): what an older one calls the same, if
-# it has it. A sshd that knows such a keyword shows it in `sshd -T`.
+# Keywords that not every supported OpenSSH has (8.5, 8.7, 9.1 and 9.8 brought or renamed them): what an older one calls
+# the same, if it has it. A sshd that knows such a keyword shows it in `sshd -T`.
 _NEWER = {
     "pubkeyacceptedalgorithms": "PubkeyAcceptedKeyTypes",
     "challengeresponseauthentication": None,
