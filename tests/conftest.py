@@ -5,8 +5,16 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def pytest_runtest_setup() -> None:
+    # An ssh that is killed leaves the files that it shares with us non-blocking, and Ansible does not start with such.
+    for descriptor in range(3):
+        os.set_blocking(descriptor, True)

@@ -104,7 +104,9 @@ def test_nothing_is_left_when_ansible_is_interrupted(tmp_path: pathlib.Path, num
     command += ["-m", "gpuops.fleet.ssh_doctor", "-a", "timeout=60 ssh_config=none"]
     command += ["-e", json.dumps({"ansible_ssh_common_args": f"-o 'ProxyCommand=sh {proxy}'"})]
     environment = {**os.environ, "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg")}
-    with subprocess.Popen(command, env=environment, start_new_session=True, stdout=subprocess.PIPE) as ansible:
+    with subprocess.Popen(
+        command, env=environment, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as ansible:
         ssh = _eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip())
         arguments = pathlib.Path(f"/proc/{ssh}/cmdline").read_text().split("\0")
         socket_path = pathlib.Path(arguments[arguments.index("-S") + 1])
