@@ -186,6 +186,16 @@ def test_passphrase_with_agent_is_fine(agent: Controller) -> None:
     assert agent.key.read_bytes() == before
 
 
+def test_public_half_alone_is_not_replaced(controller: Controller) -> None:
+    controller.keygen("-t", "ed25519", "-N", "")
+    controller.key.unlink()
+    before = controller.public.read_bytes()
+    run = controller.run()
+    assert run.returncode == 2
+    assert "no ssh-agent holds the key" in " ".join(run.stdout.split())
+    assert (controller.public.read_bytes(), controller.key.exists()) == (before, False)
+
+
 def test_ssh_keygen_is_there() -> None:
     """The tests above mean nothing without it."""
     assert shutil.which("ssh-keygen")

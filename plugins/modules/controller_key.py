@@ -1,0 +1,53 @@
+#!/usr/bin/python
+# Copyright (c) 2026, gpuops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: controller_key
+short_description: See to the key by which this controller enters a fleet
+version_added: 0.3.0
+description:
+  - Makes an ed25519 key without a passphrase where there is none. A key that is there is never overwritten.
+  - Closes its mode, and puts its public half right where that is missing or of another key.
+  - Fails for what is no key, for DSA and RSA of less than 3072 bits, and for a key with a passphrase that no agent
+    holds. The message has the next command.
+  - Runs on the controller, whatever the connection of the host is.
+author:
+  - gpuops.fleet contributors (@gpuops)
+attributes:
+  check_mode:
+    description: Can run in check mode and return changed status prediction without modifying target.
+    support: full
+  diff_mode:
+    description: Returns details on what has changed, or would change in check mode, when in diff mode.
+    support: none
+    details:
+      - Nothing of a private key is ever shown.
+  idempotent:
+    description: A second run with the same arguments indicates no change.
+    support: full
+options:
+  path:
+    description:
+      - The private key. Its public half is beside it, with C(.pub) added to the name.
+    type: path
+    required: true
+  private_directories:
+    description:
+      - Directories on the controller that only their owner may enter, mode V(0700). Made when missing.
+    type: list
+    elements: path
+    default: []
+"""
+
+EXAMPLES = r"""
+- name: See to the key of this controller
+  gpuops.fleet.controller_key:
+    path: ~/.ssh/id_ed25519
+    private_directories: [~/.ssh]
+  run_once: true
+"""
+
+RETURN = r"""#"""
