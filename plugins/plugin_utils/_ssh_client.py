@@ -593,3 +593,16 @@ def run_command(argv: t.Sequence[str], timeout: float, environment: t.Mapping[st
             return program.finish(timeout)
     except FileNotFoundError:
         return Finished(127, "", f"{argv[0]}: command not found")
+
+
+def ask_route(target: Target, limit: float) -> Route:
+    """The way that ssh would take."""
+    configured = run_command(["ssh", "-G", *client_arguments(target), destination(target)], limit)
+    if configured.rc == 0:
+        return parse_route(configured.stdout, target)
+    if configured.rc == 127:
+        raise SickError("ssh_missing", configured.stderr)
+    if configured.rc is None:
+        raise SickError("ssh_config_error", f"ssh -G did not end within {target.timeout:g} s (Match exec?)")
+    lines = [printable(line) for line in configured.stderr.splitlines()]
+    raise SickError("ssh_config_error", next((line for line in lines if line), f"exit code {configured.rc}"))

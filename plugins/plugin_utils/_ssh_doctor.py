@@ -303,7 +303,7 @@ def _message(found: _Examination, cause: dict[str, t.Any] | None) -> str:
 def _examine(found: _Examination, stack: contextlib.ExitStack) -> None:
     with found.stage("inventory") as note:
         note.evidence = check_inventory(found.target)
-        found.route = _ask_route(found)
+        found.route = client.ask_route(found.target, found.limit)
         hops = _jump_hosts(found)
     # A socket's path has to be short, wherever temporary files go.
     place = "/tmp" if len(tempfile.gettempdir()) > 60 else None
@@ -335,20 +335,6 @@ def _examine(found: _Examination, stack: contextlib.ExitStack) -> None:
             note.evidence, note.warnings = evidence, warnings
 
 
-def _ask_route(found: _Examination) -> Route:
-    target = found.target
-    argv = ["ssh", "-G", *client.client_arguments(target), client.destination(target)]
-    configured = client.run_command(argv, found.limit)
-    if configured.rc == 0:
-        return client.parse_route(configured.stdout, target)
-    if configured.rc == 127:
-        raise SickError("ssh_missing", configured.stderr)
-    if configured.rc is None:
-        raise SickError("ssh_config_error", f"ssh -G did not end within {target.timeout:g} s (Match exec?)")
-    lines = [printable(line) for line in configured.stderr.splitlines()]
-    raise SickError("ssh_config_error", next((line for line in lines if line), f"exit code {configured.rc}"))
-
-
 def _jump_hosts(found: _Examination) -> list[_Examination]:
     """The jump hosts on the way, the nearest first. A jump host may need another one."""
     hops: list[_Examination] = []
@@ -357,7 +343,7 @@ def _jump_hosts(found: _Examination) -> list[_Examination]:
         if len(hops) == _MOST_JUMPS:
             raise SickError("ssh_config_error", f"ProxyJump leads in a circle: {last.route.jump}")
         hop = _Examination.of(client.jump_host(last.route, last.target), found.deadline, _JUMP_STAGES)
-        hop.route = _ask_route(hop)
+        hop.route = client.ask_route(hop.target, hop.limit)
         hops.insert(0, hop)
         last = hop
     return hops

@@ -20,7 +20,13 @@ import typing as t
 from dataclasses import dataclass
 
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_causes import SickError, printable
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_client import Route, last_words, run_command
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_client import (
+    Route,
+    Target,
+    ask_route,
+    last_words,
+    run_command,
+)
 
 # A server hangs up after this many: the default of its MaxAuthTries.
 MANY_KEYS = 6
@@ -120,6 +126,19 @@ def check_keys(identity_file: str | None, route: Route, timeout: float) -> KeyRe
     short = re.match(r"RSA (\d+) bits", evidence)
     weak = short.group(0) if short and int(short.group(1)) < RSA_BITS else ""
     return KeyReport(evidence, warnings, weak)
+
+
+def keys_in_use(target: Target) -> set[str]:
+    """The fingerprints of the keys by which this controller may be logged in."""
+    if target.identity_file:
+        files: t.Sequence[str] = [target.identity_file]
+        held: set[str] = set()
+    else:
+        route = ask_route(target, target.timeout)
+        files = route.identity_files
+        held = set() if route.identities_only else _ask_agent(route.identity_agent, target.timeout) or set()
+    listed = [run_command(["ssh-keygen", "-l", "-f", path], target.timeout).stdout for path in files]
+    return held | set(re.findall(r"^\d+ (SHA256:\S+) ", "".join(listed), re.MULTILINE))
 
 
 def _ask_agent(path: str, timeout: float) -> set[str] | None:
