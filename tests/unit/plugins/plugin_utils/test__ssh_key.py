@@ -14,12 +14,13 @@ from dataclasses import replace
 
 import pytest
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_causes import SickError
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_client import Route
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_client import Route, Target
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_key import (
     PrivateKey,
     check_keys,
     fingerprint_of,
     is_obsolete,
+    keys_in_use,
     parse_agent,
     parse_private_key,
     parse_public_key,
@@ -161,3 +162,15 @@ def test_fingerprint(tmp_path: pathlib.Path) -> None:
     private = parse_private_key((tmp_path / "id").read_bytes())
     assert private
     assert fingerprint_of(private.public) == fingerprint
+
+
+def test_keys_in_use_are_those_that_ssh_may_log_in_with(tmp_path: pathlib.Path, agent: Route) -> None:
+    mine, held = _keygen(tmp_path / "mine", "-m", "PEM", "-t", "rsa"), _keygen(tmp_path / "held")
+    (tmp_path / "mine.pub").unlink()
+    _add(agent, tmp_path / "held")
+    assert keys_in_use(Target("n", "192.0.2.7", identity_file=str(tmp_path / "mine"))) == {mine}
+    config = tmp_path / "config"
+    config.write_text(f"IdentityFile {tmp_path}/mine\nIdentityAgent {agent.identity_agent}\n")
+    assert keys_in_use(Target("n", "192.0.2.7", ssh_config=str(config))) == {mine, held}
+    config.write_text(f"{config.read_text()}IdentitiesOnly yes\n")
+    assert keys_in_use(Target("n", "192.0.2.7", ssh_config=str(config))) == {mine}

@@ -1,0 +1,56 @@
+# Copyright (c) 2026, gpuops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import getpass
+import typing as t
+
+from ansible.plugins.action import ActionBase
+from ansible_collections.gpuops.fleet.plugins.module_utils._fleet_users import PERSON_SPEC
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_causes import SickError
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_key import keys_in_use
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_target import choose_target
+
+
+class ActionModule(ActionBase):
+    """Tell the node who is changing it, so that it takes away no key that this needs."""
+
+    TRANSFERS_FILES = False
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
+        result: dict[str, t.Any] = super().run(tmp, task_vars)
+        names = task_vars or {}
+        host = str(names["inventory_hostname"])
+        arguments: dict[str, t.Any] = {
+            "users": [_for_the_node(person) for person in self._task.args.get("users") or []]
+        }
+        # Over local, podman and the like nobody is logged in by a key.
+        if self._connection.transport == "ssh":
+            target = choose_target(
+                {}, lambda name: self._templar.template(names.get(name)), self._play_context.remote_user
+            )
+            try:
+                arguments["own_keys"] = sorted(keys_in_use(target))
+            except SickError as error:
+                return {**result, "failed": True, "msg": f"{host}: nothing was changed: {error}"}
+            arguments["login_user"] = target.user or getpass.getuser()
+        done: dict[str, t.Any] = self._execute_module(
+            "gpuops.fleet.fleet_users", {**self._task.args, **arguments}, task_vars=names
+        )
+        if done.get("failed"):
+            # With it, Ansible shows the message of the module, which does not know the name of the host.
+            done.pop("exception", None)
+            done["msg"] = f"{host}: {done.get('msg')}"
+        return {**result, **done}
+
+
+def _for_the_node(person: t.Any) -> t.Any:
+    """What is only of use on the controller, as to whom certificates are issued and what is where, stays there."""
+    if not isinstance(person, dict):
+        return person
+    known = {name: value for name, value in person.items() if name in PERSON_SPEC}
+    keys = [{"line": key["line"]} for key in person.get("keys") or [] if isinstance(key, dict) and "line" in key]
+    return {**known, "keys": keys}
