@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: controller_key
 short_description: See to the key by which this controller enters a fleet
-version_added: 0.3.0
+version_added: 0.2.0
 description:
   - Makes an ed25519 key without a passphrase where there is none. A key that is there is never overwritten.
   - Closes its mode, and puts its public half right where that is missing or of another key.

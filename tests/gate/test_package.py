@@ -70,6 +70,7 @@ def test_tarball_holds_no_clutter(installed: Path) -> None:
             "fleet_audit_report",
             "fleet_lock",
             "fleet_snapshot",
+            "fleet_user_keys",
         )
     ],
 )
