@@ -23,7 +23,7 @@ description:
 options:
   users:
     description:
-      - The people, as M(gpuops.fleet.fleet_user_keys#module) returns them. Whoever is not in the list is left as they
+      - The people, as M(gpuops.fleet.fleet_user_keys) returns them. Whoever is not in the list is left as they
         are. RV(remarks) names those who have keys of an earlier list.
     type: list
     elements: dict
