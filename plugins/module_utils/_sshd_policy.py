@@ -308,7 +308,7 @@ def _prepare(policy: Policy, sshd: Sshd, login: Login, run: Run, scratch: str) -
     settings, left_out = judge.settle({**policy.settings, **algorithms}, effective)
     if policy.banner:
         settings["Banner"] = BANNER
-    drop_in = judge.render(HEADER, settings, policy.blocks)
+    drop_in = judge.render(HEADER + _certificates(settings), settings, policy.blocks)
     wanted = plan(policy, drop_in, present)
     if sshd.waiting:
         wanted[sshd.waiting.drop_in] = _socket_drop_in(settings.get("Port", "")) if policy.present else None
@@ -329,6 +329,13 @@ def _prepare(policy: Policy, sshd: Sshd, login: Login, run: Run, scratch: str) -
         left_out=left_out,
         drop_in=drop_in if policy.present else "",
     )
+
+
+def _certificates(settings: t.Mapping[str, str]) -> str:
+    """Which host certificates there are: sshd reads them with its files, so another one is a change of the drop-in."""
+    paths = settings.get("HostCertificate", "").split()
+    digest = hashlib.sha256(b"".join(read(path) or b"" for path in paths)).hexdigest()[:16]
+    return f"\nSHA-256 of the host certificates: {digest}" if paths else ""
 
 
 def _managed() -> list[str]:

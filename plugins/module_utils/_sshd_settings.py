@@ -29,7 +29,9 @@ _NEWER = {
     "persourcepenaltyexemptlist": None,
 }
 # Each occurrence adds to the ones before; of all others the first one counts.
-_ADDITIVE = ("port", "listenaddress", "allowusers", "allowgroups", "denyusers", "denygroups")
+_ADDITIVE = ("port", "listenaddress", "allowusers", "allowgroups", "denyusers", "denygroups", "hostcertificate")
+# Of ours, those that take one value a line.
+_ONE_PER_LINE = ("port", "hostcertificate")
 _LINE = re.compile(r"\s*([A-Za-z][A-Za-z0-9]*)(?:\s*=\s*|\s+)(.*?)\s*$")
 # The kinds of algorithm, and the argument of `ssh -Q` that lists what an OpenSSH has of them.
 QUERIES = {
@@ -138,8 +140,7 @@ def render(header: str, settings: t.Mapping[str, str], blocks: t.Sequence[Block]
     """The drop-in's text."""
     lines = [f"# {line}" for line in header.splitlines()]
     for keyword, value in settings.items():
-        # The only one of ours that takes one value a line.
-        lines += [f"{keyword} {each}" for each in (value.split() if keyword == "Port" else [value])]
+        lines += [f"{keyword} {each}" for each in (value.split() if keyword.lower() in _ONE_PER_LINE else [value])]
     for block in blocks:
         lines += ["", f"Match {block.criteria}"]
         lines += [f"    {keyword} {value}" for keyword, value in block.settings.items()]
@@ -161,7 +162,7 @@ def _plain(keyword: str, value: str) -> list[str]:
     if keyword.lower() == "permitrootlogin":
         value = value.replace("prohibit-password", "without-password")
     if keyword.lower() in _ADDITIVE:
-        return sorted(value.split())
+        return sorted(set(value.split()))
     return [value.strip('"').lower()]
 
 

@@ -152,9 +152,14 @@ def test_keywords_follow_what_this_sshd_knows() -> None:
 
 def test_drop_in() -> None:
     text = settings.render(
-        "one\ntwo", {"Port": "22 2222", "AllowUsers": "a b"}, [Block("User *,!a", {"MaxAuthTries": "2"})]
+        "one\ntwo",
+        {"Port": "22 2222", "AllowUsers": "a b", "HostCertificate": "/a /b"},
+        [Block("User *,!a", {"MaxAuthTries": "2"})],
     )
-    assert text == ("# one\n# two\nPort 22\nPort 2222\nAllowUsers a b\n\nMatch User *,!a\n    MaxAuthTries 2\n")
+    assert text == (
+        "# one\n# two\nPort 22\nPort 2222\nAllowUsers a b\nHostCertificate /a\nHostCertificate /b\n\n"
+        "Match User *,!a\n    MaxAuthTries 2\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -174,6 +179,12 @@ def test_what_is_not_in_force() -> None:
         "Port": "22",
         "Banner": "nothing",
     }
+
+
+def test_host_certificate_that_somebody_else_has_named_too_is_in_force() -> None:
+    now = settings.parse_effective("hostcertificate /b\nhostcertificate /a\nhostcertificate /b")
+    assert settings.differing({"HostCertificate": "/a /b"}, now) == {}
+    assert settings.differing({"HostCertificate": "/a"}, now) == {"HostCertificate": "/b /a /b"}
 
 
 @pytest.mark.parametrize(
