@@ -1,0 +1,149 @@
+# Copyright (c) 2026, gpuops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: ssh_krl
+short_description: Make a list of revoked SSH keys and certificates from a list of people
+version_added: 0.2.0
+author: gpuops.fleet contributors (@gpuops)
+description:
+  - Writes a key revocation list (KRL) for sshd's C(RevokedKeys). With nobody to revoke it is an empty one, since sshd
+    refuses everybody where the file is missing.
+  - People who are absent are revoked by the name in their certificates, of whichever CA, and by their keys, unless
+    somebody who is present has the same key.
+  - A KRL holds the time at which it was made. So what it was made of is kept beside it, and it is made anew only when
+    that changes.
+options:
+  path:
+    description:
+      - The KRL. What it was made of is in a file with this name and C(.txt).
+    type: path
+    required: true
+  people:
+    description:
+      - People as in C(gpu_users). Their C(name), C(state) and C(keys) count; a key may also be a dictionary with its
+        C(fingerprint).
+    type: list
+    elements: dict
+    default: []
+  revoked:
+    description:
+      - What else is revoked, each a name in certificates, V(SHA256:...) of a key, a public key, or V(serial:N).
+    type: list
+    elements: str
+    default: []
+  protected:
+    description:
+      - Keys, by their files, that must not be revoked, such as the one by which Ansible logs in. If one would be, the
+        module fails and nothing has changed. Files that do not exist are left out.
+    type: list
+    elements: path
+    default: []
+attributes:
+  check_mode:
+    support: full
+    description: Nothing is written.
+  diff_mode:
+    support: full
+    description: Shows what the KRL is made of.
+seealso:
+  - module: gpuops.fleet.ssh_ca_trust
+"""
+
+EXAMPLES = r"""
+- name: Revoke what people who have left could still have
+  gpuops.fleet.ssh_krl:
+    path: ~/.ssh/gpuops-ca/revoked.krl
+    people: "{{ gpu_users }}"
+    revoked: ["SHA256:n2ZyB7Yx0Iu6ZvT0O5tA2bC3dE4fG5hI6jK7lM8nO9p"]
+    protected: [~/.ssh/id_ed25519]
+  delegate_to: localhost
+  run_once: true
+"""
+
+RETURN = r"""
+entries:
+  description: What is revoked, as C(ssh-keygen -k) reads it.
+  type: list
+  elements: str
+  returned: success
+  sample: ["id: mallory"]
+content:
+  description: The KRL in base64, as M(gpuops.fleet.ssh_ca_trust) takes it.
+  type: str
+  returned: success
+  sample: U1NIS1JMCgAAAAABAAAAAAAAAAAAAAAA...
+"""
+
+import base64
+import os
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpuops.fleet.plugins.module_utils._public_key import PublicKeyError
+from ansible_collections.gpuops.fleet.plugins.module_utils._ssh_ca import CaError, read_text, revocations
+
+
+def make(module: AnsibleModule, entries: t.Sequence[str], path: str) -> None:
+    """Make the KRL, for certificates of any CA."""
+    command = ["ssh-keygen", "-k", "-f", path, "-s", "none", "-"]
+    code, out, error = module.run_command(command, data="".join(f"{entry}\n" for entry in entries))
+    if code:
+        raise CaError(f"ssh-keygen -k ended with {code}: {(error or out).strip()}")
+    for key in module.params["protected"]:
+        if not os.path.exists(key):
+            continue
+        code, out, error = module.run_command(["ssh-keygen", "-Q", "-f", path, key])
+        if code:
+            raise CaError(
+                f"{key} must not be revoked, since it is the one that logs in: {(out or error).strip()}; "
+                "next: give this controller a key of its own, or take this one out of what is revoked"
+            )
+
+
+def run(module: AnsibleModule) -> dict[str, t.Any]:
+    path = module.params["path"]
+    source = f"{path}.txt"
+    entries = revocations(module.params["people"], module.params["revoked"], read_text)
+    before = read_text(source) if os.path.exists(source) else ""
+    after = "".join(f"{entry}\n" for entry in entries)
+    changed = before != after or not os.path.exists(path) or not os.path.exists(source)
+    new = os.path.join(module.tmpdir, "new")
+    # Also when nothing is to change: the key that logs in may be another one now.
+    make(module, entries, new)
+    with open(new if changed else path, "rb") as file:
+        content = base64.b64encode(file.read()).decode()
+    if changed and not module.check_mode:
+        with open(f"{new}.txt", "w", encoding="utf-8") as text:
+            text.write(after)
+        # The source last: after a failure in between, the next run makes both anew.
+        for made, dest in ((new, path), (f"{new}.txt", source)):
+            module.atomic_move(made, dest)
+            module.set_mode_if_different(dest, 0o644, False)
+    diff = {"before_header": source, "after_header": source, "before": before, "after": after}
+    return {"changed": changed, "entries": entries, "content": content, "diff": diff}
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "path": {"type": "path", "required": True},
+            "people": {"type": "list", "elements": "dict", "default": []},
+            "revoked": {"type": "list", "elements": "str", "default": []},
+            "protected": {"type": "list", "elements": "path", "default": []},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        module.exit_json(**run(module))
+    except (CaError, PublicKeyError) as error:
+        module.fail_json(msg=f"localhost: {error}")
+    except OSError as error:
+        module.fail_json(msg=f"localhost: {error.filename}: {error.strerror}")
+
+
+if __name__ == "__main__":
+    main()
