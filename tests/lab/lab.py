@@ -5,6 +5,7 @@
 
     lab.py up --dir DIR gpu-1=deb12:h100x8-570 gpu-2=deb13:rtx4090x2-550 gpu-3=deb12:real
     lab.py up --dir DIR bastion-1=deb12:none@door bastion-2=deb13:none@door gpu-1=deb12:t4x1-470@inside
+    lab.py up --dir DIR gpu-1=deb12:t4x1-470~ubuntu gpu-2=deb13:t4x1-470~pod gpu-3=deb12:t4x1-470~cloud-init=FILE
     lab.py down --dir DIR
 
 A node runs systemd and sshd, on a published port of 127.0.0.1 if nothing else is said. Root logs in by password, there
@@ -15,8 +16,13 @@ password in it, beside the group_vars that users get.
 @inside puts a node on a podman network that this machine has no address in, and @door on that one and on one that this
 machine reaches. The nodes without GPUs are the group bastion, and the jump hosts of those inside.
 
-FLEET_NODE_IMAGE=registry/name:{} takes ready node images instead of building them; {} becomes deb11, deb12, deb13, or
-deb12-real.
+~ says how a node is handed out otherwise. ~ubuntu: no password, the key of DIR/home/.ssh, which is made when missing,
+and the user ubuntu with sudo. ~pod: that key and root, without systemd and sftp; it keeps running when its sshd is
+killed, and has another port after each start. ~cloud-init=FILE: what cloud-init makes of that user-data at the first
+boot, and nothing else.
+
+FLEET_NODE_IMAGE=registry/name:{} takes ready node images instead of building them; {} becomes deb11, deb12, deb13,
+deb12-real, or deb12-cloud-init.
 """
 
 from __future__ import annotations
@@ -60,25 +66,53 @@ elif [ "$machine" != real ]; then
     echo GPUOPS_SYSROOT=/opt/gpuops-lab/sysroot >> /etc/environment
 fi
 n=0
-until systemctl is-active -q ssh && [ -s /etc/ssh/ssh_host_ed25519_key.pub ]; do
-    n=$((n + 1)); [ $n -lt 120 ] || { systemctl status ssh >&2; exit 1; }; sleep 0.5
+until ss -Hltn sport = :22 | grep -q . && [ -s /etc/ssh/ssh_host_ed25519_key.pub ]; do
+    n=$((n + 1)); [ $n -lt 120 ] || { echo "sshd does not listen on port 22" >&2; exit 1; }; sleep 0.5
 done
 """
+UBUNTU = """
+useradd --create-home --shell /bin/bash ubuntu
+echo 'ubuntu ALL=(ALL) NOPASSWD:ALL' > /etc/sudoers.d/90-cloud-init-users
+chmod 440 /etc/sudoers.d/90-cloud-init-users
+install -d -m 700 -o ubuntu -g ubuntu /home/ubuntu/.ssh
+install -m 600 -o ubuntu -g ubuntu /dev/stdin /home/ubuntu/.ssh/authorized_keys
+echo 'PasswordAuthentication no' > /etc/ssh/sshd_config.d/50-cloud-init.conf
+systemctl reload ssh
+"""
+POD = """
+install -d -m 700 /root/.ssh
+install -m 600 /dev/stdin /root/.ssh/authorized_keys
+"""
+# As the templates of those who rent out containers do it.
+POD_COMMAND = """
+ssh-keygen -A
+rm -f /etc/ssh/sshd_config.d/50-cloud-init.conf
+sed -i /^Subsystem/d /etc/ssh/sshd_config
+mkdir -p /run/sshd
+/usr/sbin/sshd
+exec sleep infinity
+"""
+CLOUD_INIT = "cloud-init status --wait --long >&2"
+SEED = "/var/lib/cloud/seed/nocloud/user-data"
 
 
 @dataclass(frozen=True)
 class Node:
-    """One machine of the lab: its name, its Debian release, its GPUs, and where it is if not outside."""
+    """One machine of the lab: its name, its Debian release, its GPUs, where it is, and how it is handed out."""
 
     name: str
     release: str
     machine: str
-    place: str
+    place: str = ""
+    way: str = ""
+    user_data: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Node:
-        """Read NAME=RELEASE:MACHINE[@PLACE]."""
-        name, _equals, rest = text.partition("=")
+        """Read NAME=RELEASE:MACHINE[@PLACE][~WAY]."""
+        text_of_way = text.partition("~")[2]
+        way, _equals, user_data = text_of_way.partition("=")
+        name, _equals, rest = text.removesuffix(f"~{text_of_way}").partition("=")
         release, _colon, rest = rest.partition(":")
         machine, _at, place = rest.partition("@")
         known = sorted(path.stem for path in HERE.glob("simulator/machines/*.json"))
@@ -87,17 +121,20 @@ class Node:
             or release not in SUITES
             or machine not in [*known, "none", "real"]
             or place not in ("", "door", "inside")
+            or way not in ("", "ubuntu", "pod", "cloud-init")
+            or bool(user_data) != (way == "cloud-init")
         ):
             raise LabError(
-                f"'{text}' is no node; wanted NAME=RELEASE:MACHINE[@PLACE] with RELEASE one of {', '.join(SUITES)}, "
-                f"MACHINE one of none, real, {', '.join(known)}, and PLACE one of door, inside"
+                f"'{text}' is no node; wanted NAME=RELEASE:MACHINE[@PLACE][~WAY] with RELEASE one of "
+                f"{', '.join(SUITES)}, MACHINE one of none, real, {', '.join(known)}, PLACE one of door, inside, "
+                "and WAY one of ubuntu, pod, cloud-init=FILE"
             )
-        return cls(name, release, machine, place)
+        return cls(name, release, machine, place, way, user_data)
 
     @property
-    def gpu(self) -> str:
-        """The kind of image: with NVIDIA's own tools, or with the simulated ones."""
-        return "real" if self.machine == "real" else "simulated"
+    def kind(self) -> str:
+        """The kind of image: with NVIDIA's own tools, or with the simulated ones, and then with cloud-init too."""
+        return "real" if self.machine == "real" else "cloud-init" if self.way == "cloud-init" else "simulated"
 
 
 def digest(*parts: bytes) -> str:
@@ -125,18 +162,18 @@ def base_image(release: str) -> str:
     return image
 
 
-def node_image(release: str, gpu: str) -> str:
+def node_image(release: str, kind: str) -> str:
     """The name of a node image; built when its content is not there yet."""
     if ready := os.environ.get("FLEET_NODE_IMAGE"):
-        return ready.replace("{}", release if gpu == "simulated" else f"{release}-{gpu}")
+        return ready.replace("{}", release if kind == "simulated" else f"{release}-{kind}")
     sources = [HERE / "Containerfile", *sorted((HERE / "simulator").rglob("*"))]
     content = [b"%s\0%s" % (str(p.relative_to(HERE)).encode(), p.read_bytes()) for p in sources if is_source(p)]
     base = base_image(release)
-    image = f"localhost/gpuops-node:{release}-{gpu}-{digest(base.encode(), *content)}"
+    image = f"localhost/gpuops-node:{release}-{kind}-{digest(base.encode(), *content)}"
     if not exists("image", image):
         print(f"lab: building {image} (once, about half a minute)", file=sys.stderr, flush=True)
         podman(
-            "build", "--quiet", "--build-arg", f"BASE={base}", "--build-arg", f"GPU={gpu}",
+            "build", "--quiet", "--build-arg", f"BASE={base}", "--build-arg", f"KIND={kind}",
             "--ignorefile", str(HERE / "containerignore"), "--tag", image, str(HERE),
             probe_image=base,
         )  # fmt: skip
@@ -152,7 +189,7 @@ def images(nodes: list[Node]) -> dict[Node, str]:
     """The image of each node; two labs that start at once build each image once."""
 
     def of_release(release: str) -> dict[Node, str]:
-        return {node: node_image(release, node.gpu) for node in nodes if node.release == release}
+        return {node: node_image(release, node.kind) for node in nodes if node.release == release}
 
     with Path(tempfile.gettempdir(), f"gpuops-lab-{os.getuid()}.lock").open("w") as lock, ThreadPoolExecutor(2) as pool:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -160,19 +197,25 @@ def images(nodes: list[Node]) -> dict[Node, str]:
     return {node: image for found in built for node, image in found.items()}
 
 
-def start(node: Node, image: str, lab: str, password: str, address: str) -> tuple[str, int]:
+def start(node: Node, image: str, lab: str, password: str, key: str, address: str) -> tuple[str, int]:
     """Start one node as it would be handed out, and return the address and port of its sshd."""
     container = f"{lab}-{node.name}"
+    init = ["sh", "-c", POD_COMMAND] if node.way == "pod" else ["/sbin/init"]
+    rights = [] if node.way == "pod" else ["--cap-add=NET_ADMIN", "--systemd=always"]
+    seed = ["--volume", f"{Path(node.user_data).resolve()}:{SEED}:ro"] if node.user_data else []
     real = REAL if node.machine == "real" else []
     door = [f"--network={lab}-outside:ip={address}", f"--network={lab}-inside"]
     network = {"": ["--publish=127.0.0.1::22"], "door": door, "inside": [f"--network={lab}-inside"]}[node.place]
     podman(
         "run", "--detach", "--name", container, "--hostname", node.name, "--label", f"{LABEL}={lab}",
-        "--cap-add=NET_ADMIN", "--systemd=always", *network, *real, image, "/sbin/init",
+        *rights, *network, *real, *seed, image, *init,
         probe_image=image,
     )  # fmt: skip
     hand_out = ["exec", "-i", container, "sh", "-ec", HAND_OUT, "sh", node.machine]
     podman(*hand_out, stdin=f"root:{password}\n", probe_image=image)
+    if node.way:
+        way = {"ubuntu": UBUNTU, "pod": POD, "cloud-init": CLOUD_INIT}[node.way]
+        podman("exec", "-i", container, "sh", "-ec", way, stdin=key, probe_image=image)
     if node.place == "":
         return "127.0.0.1", int(podman("port", container, "22/tcp").strip().rpartition(":")[2])
     if node.place == "door":
@@ -193,6 +236,15 @@ def networks(lab: str, count: int) -> list[str]:
     return [str(ipaddress.ip_network(subnet)[10 + number]) for number in range(count)]
 
 
+def providers_key(folder: Path) -> str:
+    """The public half of the key that the user has given to the provider."""
+    key = folder / "home" / ".ssh" / "id_ed25519"
+    if not key.exists():
+        key.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    return key.with_suffix(".pub").read_text()
+
+
 def lab_name(folder: Path) -> str:
     """A lab is named after its folder, so that a second run finds what the first one left."""
     return f"gpuops-{digest(str(folder.resolve()).encode())[:8]}"
@@ -209,9 +261,10 @@ def up(folder: Path, nodes: list[Node]) -> None:
     lab = lab_name(folder)
     password = secrets.token_urlsafe(12)
     addresses = networks(lab, len(nodes)) if any(node.place for node in nodes) else [""] * len(nodes)
+    key = providers_key(folder) if any(node.way in ("ubuntu", "pod") for node in nodes) else ""
     with ThreadPoolExecutor(4) as pool:
         places = list(
-            pool.map(lambda node, address: start(node, chosen[node], lab, password, address), nodes, addresses)
+            pool.map(lambda node, address: start(node, chosen[node], lab, password, key, address), nodes, addresses)
         )
     jump_hosts = [node.name for node in nodes if node.machine == "none"]
     groups: dict[str, dict[str, dict[str, object]]] = {}
@@ -220,7 +273,8 @@ def up(folder: Path, nodes: list[Node]) -> None:
         group[node.name] = {
             "ansible_host": address,
             "ansible_port": port,
-            "ansible_password": password,
+            **({} if node.way else {"ansible_password": password}),
+            **({"ansible_user": "ubuntu"} if node.way == "ubuntu" else {}),
             "lab_container": f"{lab}-{node.name}",
             "ssh_bootstrap_dir": str(folder.resolve() / "home" / ".ssh"),
             # Nodes, controller and other tests share a machine: a change takes longer here to be proven.
