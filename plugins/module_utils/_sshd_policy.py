@@ -31,6 +31,7 @@ from ansible_collections.gpuops.fleet.plugins.module_utils._sshd_settings import
 CONFIG = "/etc/ssh/sshd_config"
 DROP_IN = "/etc/ssh/sshd_config.d/00-gpuops.conf"
 BANNER = "/etc/ssh/gpuops-banner"
+PAM = "/etc/pam.d/sshd"
 MODULI = "/etc/ssh/moduli"
 MODULI_BEFORE = "/etc/ssh/moduli.before-gpuops"
 # Only the drop-in: others that lie there unread are not for us to bring into force.
@@ -51,6 +52,7 @@ class Policy:
     algorithms: t.Mapping[str, t.Sequence[str]]
     blocks: t.Sequence[Block]
     banner: str
+    pam_auth: t.Sequence[str]
     moduli_bits: int
     replace_host_key: str
     allow_networks: t.Sequence[str]
@@ -154,6 +156,12 @@ def plan(policy: Policy, drop_in: str, present: Files) -> Files:
         wanted[DROP_IN] = wanted[BANNER] = None
         main = without
     wanted[CONFIG] = main.encode("utf-8", "surrogateescape")
+    pam = present[PAM]
+    if pam is not None:
+        text = judge.with_pam_lines(pam.decode("utf-8", "surrogateescape"), policy.pam_auth if policy.present else [])
+        wanted[PAM] = text.encode("utf-8", "surrogateescape")
+    elif policy.present and policy.pam_auth:
+        raise SshdError(f"there is no {PAM}, and sshd was to ask for more than a key by it")
     moduli, before = present[MODULI], present[MODULI_BEFORE]
     if moduli is not None:
         if policy.present and policy.moduli_bits:
@@ -341,7 +349,7 @@ def _certificates(settings: t.Mapping[str, str]) -> str:
 def _managed() -> list[str]:
     """The files that this module may change, as far as their names are known."""
     sockets = glob.glob("/etc/systemd/system/ssh*.socket.d/00-gpuops.conf")
-    return [CONFIG, DROP_IN, BANNER, MODULI, MODULI_BEFORE, firewall.RULES, firewall.UNIT, *sockets, *_host_keys()]
+    return [CONFIG, DROP_IN, BANNER, PAM, MODULI, MODULI_BEFORE, firewall.RULES, firewall.UNIT, *sockets, *_host_keys()]
 
 
 def _try(

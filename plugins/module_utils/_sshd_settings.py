@@ -350,6 +350,19 @@ def _wildcard(text: str, pattern: str) -> bool:
     return bool(re.fullmatch(re.escape(pattern).replace(r"\*", ".*").replace(r"\?", "."), text))
 
 
+# --- PAM ------------------------------------------------------------------------------------------------------------
+
+_PAM_BEGIN = "# Begin: written by gpuops.fleet, role sshd_hardening; changes made by hand are lost."
+_PAM_END = "# End: written by gpuops.fleet, role sshd_hardening."
+
+
+def with_pam_lines(text: str, lines: t.Sequence[str]) -> str:
+    """A file of /etc/pam.d with these lines before all others, in the place of those that we put there before."""
+    others = re.sub(rf"^{re.escape(_PAM_BEGIN)}\n.*?^{re.escape(_PAM_END)}\n", "", text, flags=re.DOTALL | re.MULTILINE)
+    ours = [_PAM_BEGIN, *lines, _PAM_END] if lines else []
+    return "".join(f"{line}\n" for line in ours) + others
+
+
 # --- moduli ---------------------------------------------------------------------------------------------------------
 
 

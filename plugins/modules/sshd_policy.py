@@ -64,6 +64,13 @@ options:
       - What everybody sees before the login. Empty for nothing.
     type: str
     default: ""
+  pam_auth:
+    description:
+      - Lines for the beginning of C(/etc/pam.d/sshd), between two marks, which say what is asked for where sshd takes
+        keyboard-interactive or passwords. Empty for none.
+    type: list
+    elements: str
+    default: []
   moduli_bits:
     description:
       - Groups in C(/etc/ssh/moduli) that have fewer bits are taken out. V(0) leaves the file alone.
@@ -190,6 +197,7 @@ def main() -> None:
                 },
             },
             "banner": {"type": "str", "default": ""},
+            "pam_auth": {"type": "list", "elements": "str", "default": []},
             "moduli_bits": {"type": "int", "default": 0},
             "replace_host_key": {"type": "str", "default": "", "no_log": False},
             "allow_networks": {"type": "list", "elements": "str", "default": []},
@@ -215,6 +223,7 @@ def main() -> None:
             for block in options["blocks"]
         ],
         banner=options["banner"],
+        pam_auth=options["pam_auth"],
         moduli_bits=options["moduli_bits"],
         replace_host_key=options["replace_host_key"],
         allow_networks=options["allow_networks"],
