@@ -297,6 +297,8 @@ def refusals(
         found.append(f"AuthenticationMethods {' '.join(of('authenticationmethods'))}, which wants more than a key")
     if of("forcecommand"):
         found.append(f"ForceCommand {' '.join(of('forcecommand'))}, which runs instead of what is asked for")
+    if of("maxsessions") == ["0"]:
+        found.append("MaxSessions 0, so that nothing can be run")
     if of("refuseconnection") == ["yes"]:
         found.append("RefuseConnection yes")
     found += [

@@ -62,6 +62,7 @@ def test_untouched_sshd_refuses_nobody() -> None:
         (BOB, "authenticationmethods publickey,keyboard-interactive", "which wants more than a key"),
         (BOB, "authenticationmethods password", "which wants more than a key"),
         (BOB, "forcecommand /bin/false", "ForceCommand /bin/false"),
+        (BOB, "maxsessions 0", "MaxSessions 0, so that nothing can be run"),
         (BOB, "refuseconnection yes", "RefuseConnection yes"),
         (BOB, "revokedkeys /gone", "RevokedKeys /gone, which cannot be read"),
         (
@@ -90,6 +91,7 @@ def test_lock_out_is_foreseen(login: Login, change: str, words: str) -> None:
         (BOB, "denyusers bob@10.0.0.0/8"),
         (BOB, "allowgroups wheel gpu"),
         (BOB, "authenticationmethods publickey,password publickey"),
+        (BOB, "maxsessions 1"),
         (BOB, "revokedkeys /there"),
         (BOB, "authorizedkeysfile /etc/keys/%u .ssh/authorized_keys"),
     ],
