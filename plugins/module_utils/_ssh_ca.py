@@ -27,7 +27,7 @@ HOST_KEY_TYPES = ("ssh-ed25519", "ssh-rsa")
 # The comment of a host key that was signed here, and so of its certificate.
 SIGNED_HERE = "gpuops.fleet"
 
-_ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]{0,31}\$?\Z")
+_ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?\Z")
 _KEY = re.compile(r"(ssh|ecdsa|sk)-\S+ AAAA")
 _TIME = re.compile(r"([0-9]+)([wdhms]?)")
 _SECONDS = {"w": 604800, "d": 86400, "h": 3600, "m": 60, "s": 1, "": 1}
