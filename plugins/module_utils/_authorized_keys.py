@@ -9,6 +9,7 @@ This module util is PRIVATE to the collection.
 
 from __future__ import annotations
 
+import re
 import typing as t
 from dataclasses import dataclass
 
@@ -16,6 +17,9 @@ from ansible_collections.gpuops.fleet.plugins.module_utils._public_key import Pu
 
 BEGIN = "# gpuops.fleet: begin. Each run writes these lines anew, from gpu_users"
 END = "# gpuops.fleet: end"
+# As sshd does it. Python's splitlines would also split where a comment or a command has a form feed.
+_LINES = re.compile(r"[^\n]*\n|[^\n]+")
+_BLANKS = " \t\r\n"
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Wish:
 def fingerprint_of(line: str) -> str:
     """The fingerprint of the key of a line; nothing where there is none that we can read."""
     try:
-        return parse_line(line.strip()).fingerprint
+        return parse_line(line).fingerprint
     except PublicKeyError:
         return ""
 
@@ -51,46 +55,50 @@ def renew(text: str, wish: Wish) -> str:
         if found in wish.own:
             return True
         if wish.exclusive:
-            return not line.strip() or line.lstrip().startswith("#")
+            return line.strip(_BLANKS)[:1] in ("", "#")
         # A second line with the same key would undo the options of ours.
         return found not in wanted and found not in wish.gone
 
     before = [line for line in before if stays(line)]
     after = [line for line in after if stays(line)]
+    # The key of whoever runs this stays as it is, also when it is taken out of the list or given options there.
+    mine = {fingerprint_of(line): line for line in block if fingerprint_of(line) in wish.own}
     there = {fingerprint_of(line) for line in (*before, *after)} & wish.own
-    # The key of whoever runs this stays, also when it is taken out of the list.
-    after += [line for line in block if fingerprint_of(line) in wish.own - wanted - there]
-    lines = [line for line in wish.lines if fingerprint_of(line) not in there]
+    after += [line for found, line in mine.items() if found not in wanted | there]
+    lines = [mine.get(fingerprint_of(line), f"{line}\n") for line in wish.lines if fingerprint_of(line) not in there]
     if lines:
-        block = [f"{line}\n" for line in (BEGIN, *lines, END)]
         if before and not before[-1].endswith("\n"):
             before[-1] += "\n"
-        return "".join((*before, *block, *after))
+        return "".join((*before, f"{BEGIN}\n", *lines, f"{END}\n", *after))
     return "".join((*before, *after))
 
 
 def without(text: str, gone: t.Container[str]) -> str:
     """Take some keys out of a file, whoever wrote them."""
-    return "".join(line for line in text.splitlines(keepends=True) if fingerprint_of(line) not in gone)
+    return "".join(line for line in _LINES.findall(text) if fingerprint_of(line) not in gone)
 
 
 def describe(text: str) -> list[str]:
     """A line for each key, for a person to read; the options are secret to nobody."""
     found = []
-    for line in text.splitlines():
+    for line in _LINES.findall(text):
         try:
-            key = parse_line(line.strip())
+            key = parse_line(line)
         except PublicKeyError:
             continue
-        found.append(" ".join(filter(None, ("key", key.fingerprint, key.comment, key.options and f"({key.options})"))))
+        shown = " ".join(filter(None, ("key", key.fingerprint, key.comment, key.options and f"({key.options})")))
+        # The file is somebody's own, and what is in it may be meant for the terminal of who looks at it.
+        found.append("".join(each if each.isprintable() else "?" for each in shown))
     return found
 
 
 def _split(text: str) -> tuple[list[str], list[str], list[str]]:
     """The lines before our block, in it, and after it. Without its end, it is not known which lines are ours."""
-    lines = text.splitlines(keepends=True)
-    marks = [line.strip() for line in lines]
+    lines = _LINES.findall(text)
+    marks = [line.strip(_BLANKS) for line in lines]
     start = marks.index(BEGIN) if BEGIN in marks else len(lines)
     end = marks.index(END, start) if END in marks[start:] else start
-    foreign = [[line for line in part if line.strip() not in (BEGIN, END)] for part in (lines[:start], lines[end:])]
+    foreign = [
+        [line for line in part if line.strip(_BLANKS) not in (BEGIN, END)] for part in (lines[:start], lines[end:])
+    ]
     return foreign[0], lines[start + 1 : end], foreign[1]

@@ -90,6 +90,22 @@ def test_description_has_fingerprints_and_no_keys() -> None:
     assert describe(text("# x", f"restrict {ALICE}")) == [f"key {fingerprint_of(ALICE)} alice (restrict)"]
 
 
+def test_key_in_use_is_given_no_options_that_could_shut_it_out() -> None:
+    there = text(BEGIN, ME, END)
+    assert renew(there, Wish([f'expiry-time="20200101" {ME}'], own=MINE)) == there
+
+
+def test_lines_are_those_of_sshd() -> None:
+    command = f'command="a\x0cb" {BOB}'
+    assert without(text(command, ALICE), {fingerprint_of(BOB)}) == text(ALICE)
+    comment = "# a\x0cb\x85c"
+    assert renew(text(comment, ME), Wish(exclusive=True, own=MINE)) == text(comment, ME)
+
+
+def test_text_of_a_file_cannot_write_to_the_terminal() -> None:
+    assert describe(f"{ALICE}\x1b[2J\r\n") == [f"key {fingerprint_of(ALICE)} alice?[2J"]
+
+
 LINES = st.lists(st.sampled_from([ALICE, BOB, ME, OTHER, BEGIN, END, "", "# c", "restrict " + BOB, "junk"]), max_size=8)
 
 
