@@ -24,19 +24,16 @@ class ActionModule(ActionBase):
         result: dict[str, t.Any] = super().run(tmp, task_vars)
         names = task_vars or {}
         host = str(names["inventory_hostname"])
-        arguments: dict[str, t.Any] = {
-            "users": [_for_the_node(person) for person in self._task.args.get("users") or []]
+        target = choose_target({}, lambda name: self._templar.template(names.get(name)), self._play_context.remote_user)
+        try:
+            own = keys_in_use(target)
+        except SickError as error:
+            return {**result, "failed": True, "msg": f"{host}: nothing was changed: {error}"}
+        arguments = {
+            "users": [_for_the_node(person) for person in self._task.args.get("users") or []],
+            "own_keys": sorted(own),
+            "login_user": target.user or getpass.getuser(),
         }
-        # Over local, podman and the like nobody is logged in by a key.
-        if self._connection.transport == "ssh":
-            target = choose_target(
-                {}, lambda name: self._templar.template(names.get(name)), self._play_context.remote_user
-            )
-            try:
-                arguments["own_keys"] = sorted(keys_in_use(target))
-            except SickError as error:
-                return {**result, "failed": True, "msg": f"{host}: nothing was changed: {error}"}
-            arguments["login_user"] = target.user or getpass.getuser()
         done: dict[str, t.Any] = self._execute_module(
             "gpuops.fleet.fleet_users", {**self._task.args, **arguments}, task_vars=names
         )

@@ -10,6 +10,7 @@ This module util is PRIVATE to the collection. What a file of keys says is worke
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import glob
 import grp
@@ -38,9 +39,13 @@ BACKUPS = "/var/backups"
 # The first one of people, in Debian as elsewhere.
 UID_MIN = 1000
 _UID_NOBODY = 65534
+LOCK = "/run/gpuops-people.lock"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")
-_DAY_ONE = "1"
+# An account that we lock expires on the day after the first one. The first one is what admins write by hand, and what
+# they have locked is not ours to open.
+_LOCKED = "2"
 _SESSION_SECONDS = 5
+_MOST_BYTES = 1 << 20
 
 PERSON_SPEC: dict[str, dict[str, t.Any]] = {
     "name": {"type": "str", "required": True},
@@ -108,6 +113,8 @@ class State:
     account: Account | None = None
     sudo: str = ""
     keys: t.Mapping[str, str] = field(default_factory=dict)
+    # Why a file of keys cannot be read. sshd takes none from it either, but we cannot write it.
+    sick: str = ""
 
 
 @dataclass(frozen=True)
@@ -153,7 +160,12 @@ def read_person(options: t.Mapping[str, t.Any]) -> Person:
 
 def sudoers_path(name: str) -> str:
     """sudo ignores files with a dot in their name."""
-    return f"{SUDOERS}/gpuops-{name.replace('.', '_')}"
+    return f"{SUDOERS}/gpuops-{name.replace('.', '~2e')}"
+
+
+def login_sudoers_path(name: str) -> str:
+    """Where the role ssh_bootstrap writes the rule of a user that it makes to log in as."""
+    return f"{SUDOERS}/login-gpuops-{name.replace('.', '~2e')}"
 
 
 def sudoers_text(person: Person) -> str:
@@ -168,7 +180,7 @@ def wanted_state(
         # What stays behind, an account in use or a home, opens no door.
         keys = {path: renew(text, Wish(exclusive=True, own=own)) for path, text in now.keys.items()}
         left = now.account and is_running and not person.end_sessions
-        return State(replace(now.account, locked=True) if now.account and left else None, "", keys)
+        return State(replace(now.account, locked=True) if now.account and left else None, "", keys, now.sick)
     account = now.account or Account(person.uid, person.gid or person.uid, frozenset(), "/bin/bash")
     account = replace(
         account,
@@ -177,7 +189,7 @@ def wanted_state(
         shell=person.shell or account.shell,
         locked=False,
     )
-    keys = dict(now.keys)
+    keys = {path: without(text, gone) for path, text in now.keys.items()}
     if not person.error:
         granted = {fingerprint_of(line) for line in person.lines}
         for number, (path, text) in enumerate(now.keys.items()):
@@ -188,7 +200,7 @@ def wanted_state(
                 else Wish(person.lines, person.exclusive, own, gone)
             )
             keys[path] = renew(text, wish)
-    return State(account, sudoers_text(person), keys)
+    return State(account, sudoers_text(person), keys, now.sick)
 
 
 def check_account(person: Person, now: Account | None, accounts: t.Sequence[pwd.struct_passwd], login: Login) -> None:
@@ -202,8 +214,11 @@ def check_account(person: Person, now: Account | None, accounts: t.Sequence[pwd.
     if not person.present:
         if person.name in ("root", login.user):
             raise FleetUsersError(f"{person.name} is absent in gpu_users, and this run logs in as {login.user}")
-        if mine and not UID_MIN <= mine.pw_uid < _UID_NOBODY:
-            raise FleetUsersError(f"{person.name} (uid {mine.pw_uid}) is an account of the system and stays")
+        if mine and (mine.pw_uid < UID_MIN or mine.pw_uid == _UID_NOBODY):
+            raise FleetUsersError(
+                f"{person.name} (uid {mine.pw_uid}) is an account of the system and stays; next: take it out of "
+                "gpu_users"
+            )
         twin = next((each.pw_name for each in accounts if mine and each.pw_uid == mine.pw_uid and each is not mine), "")
         if twin:
             raise FleetUsersError(
@@ -211,8 +226,20 @@ def check_account(person: Person, now: Account | None, accounts: t.Sequence[pwd.
                 f"userdel {person.name}"
             )
         return
+    if now and person.name == login.user:
+        lost = now.groups - frozenset(now.groups if person.groups is None else person.groups)
+        if lost or (person.shell or now.shell) != now.shell:
+            raise FleetUsersError(
+                f"{person.name}: this run logs in as {person.name}, and gpu_users would take "
+                f"{', '.join(sorted(lost)) or now.shell} from that account; next: put it into the list, or change it "
+                "by hand"
+            )
     if person.uid is None:
         return
+    if not now and (person.uid < UID_MIN or person.uid == _UID_NOBODY):
+        raise FleetUsersError(
+            f"{person.name}: the uid {person.uid} is one of the system's; next: one from {UID_MIN} on"
+        )
     if now and now.uid != person.uid:
         raise FleetUsersError(
             f"{person.name} has the uid {now.uid} here, and gpu_users wants {person.uid}; next, on the node: "
@@ -277,35 +304,57 @@ class Machine:
         self._sshd = shutil.which("sshd", path="/usr/sbin:/sbin:/usr/local/sbin:/usr/bin")
         self._patterns: dict[str, str] = {}
 
-    def look(self, name: str) -> State:
+    def look(self, person: Person) -> State:
+        name = person.name
+        paths = [sudoers_path(name)] if person.present else [sudoers_path(name), login_sudoers_path(name)]
+        sudo = "".join(_read(path) for path in paths)
         try:
             entry = pwd.getpwnam(name)
         except KeyError:
-            return State(sudo=_read(sudoers_path(name)))
+            return State(sudo=sudo)
         groups = frozenset(each.gr_name for each in grp.getgrall() if name in each.gr_mem)
         account = Account(entry.pw_uid, entry.pw_gid, groups, entry.pw_shell, entry.pw_dir, _is_locked(name))
-        keys = {path: _read_as(entry, path) for path in self._key_files(entry)}
-        return State(account, _read(sudoers_path(name)), keys)
+        return replace(self.read_keys(entry), account=account, sudo=sudo)
+
+    def read_keys(self, entry: pwd.struct_passwd) -> State:
+        """The files of keys of an account."""
+        keys: dict[str, str] = {}
+        sick = ""
+        for path in self._key_files(entry):
+            try:
+                keys[path] = _read_as(entry, path)
+            except OSError as error:
+                sick = sick or f"{path}: {error.strerror}"
+        return State(keys=keys, sick=sick)
 
     def _key_files(self, entry: pwd.struct_passwd) -> list[str]:
         return key_paths(self._authorized_keys_file(entry.pw_name), entry.pw_name, entry.pw_uid, entry.pw_dir)
 
     def _authorized_keys_file(self, name: str) -> str:
         """Asked for each person only where sshd's configuration may say so."""
+        if not self._sshd:
+            return ".ssh/authorized_keys .ssh/authorized_keys2"
         who = name if _may_differ() else "root"
         if who not in self._patterns:
-            found = None
-            if self._sshd:
-                _code, said = self._run([self._sshd, "-T", "-C", f"user={who},host=localhost,addr=127.0.0.1"])
-                found = re.search(r"^authorizedkeysfile (.+)$", said, re.MULTILINE)
-            # Where sshd cannot say (none is there yet, its files are broken), what it does without being told.
-            self._patterns[who] = found.group(1) if found else ".ssh/authorized_keys"
+            # sshd says nothing without it.
+            with contextlib.suppress(OSError):
+                os.makedirs("/run/sshd", mode=0o755, exist_ok=True)
+            code, said = self._run([self._sshd, "-T", "-C", f"user={who},host=localhost,addr=127.0.0.1"])
+            found = re.search(r"^authorizedkeysfile (.+)$", said, re.MULTILINE)
+            if code or not found:
+                raise FleetUsersError(
+                    f"{name}: sshd does not say where it looks for keys: {' '.join(said.split())}; next, on the node: "
+                    "sshd -t"
+                )
+            self._patterns[who] = found.group(1)
         return self._patterns[who]
 
     def apply(self, person: Person, now: State, after: State, login: Login) -> str:
         """Make the change; what sshd would have against the keys then."""
         if not person.present:
-            self._write_sudo(person, now.sudo, "", login)
+            for path in (sudoers_path(person.name), login_sudoers_path(person.name)):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
             if now.account:
                 entry = pwd.getpwnam(person.name)
                 for path, text in after.keys.items():
@@ -316,7 +365,7 @@ class Machine:
         self._write_sudo(person, now.sudo, after.sudo, login)
         entry = pwd.getpwnam(person.name)
         # Where the files of a new account are is known only now.
-        keys = after.keys if now.account else wanted_state(person, self.look(person.name), login.own, set()).keys
+        keys = after.keys if now.account else wanted_state(person, self.read_keys(entry), login.own, set()).keys
         if person.lines and not keys:
             raise FleetUsersError(
                 f"sshd looks for the keys of {person.name} nowhere; next, on the node: "
@@ -327,16 +376,22 @@ class Machine:
         return _complaint(entry, next(iter(keys))) if person.lines else ""
 
     def strip(self, entry: pwd.struct_passwd, gone: t.Container[str], dry: bool) -> tuple[State, State]:
-        """Take the keys of those who are out from an account that is not in the list."""
-        before = {path: _read_as(entry, path) for path in self._key_files(entry)}
-        after = {path: without(text, gone) for path, text in before.items()}
+        """Take the keys of those who are out from an account that has nothing else to change."""
+        before = self.read_keys(entry)
+        after = replace(before, keys={path: without(text, gone) for path, text in before.keys.items()})
         if not dry:
-            for path, text in after.items():
-                _write_as(entry, path, before[path], text)
-        return State(keys=before), State(keys=after)
+            for path, text in after.keys.items():
+                _write_as(entry, path, before.keys[path], text)
+        return before, after
 
-    def has_block(self, entry: pwd.struct_passwd) -> bool:
-        return any(block_of(_read_as(entry, path)) for path in self._key_files(entry))
+    def check_group(self, person: Person, now: Account) -> None:
+        """Whoever this run logs in as must not come under rules of sshd for a group."""
+        for group in sorted(frozenset(person.groups or ()) - now.groups):
+            if re.search(rf"^\s*match\b.*\bgroup\b.*\b{re.escape(group)}\b", _sshd_config(), re.I | re.M):
+                raise FleetUsersError(
+                    f"{person.name}: this run logs in as {person.name}, and sshd has rules of its own for the group "
+                    f"{group}; next, on the node: grep -rn {group} /etc/ssh/sshd_config /etc/ssh/sshd_config.d"
+                )
 
     def _command(self, name: str, *words: str) -> None:
         code, said = self._run(words)
@@ -411,7 +466,7 @@ class Machine:
     def _remove_account(self, person: Person, entry: pwd.struct_passwd, stays: bool) -> None:
         name = person.name
         if not _is_locked(name):
-            self._command(name, "usermod", "-L", "-e", _DAY_ONE, name)
+            self._command(name, "usermod", "-L", "-e", _LOCKED, name)
         if stays:
             return
         _end_processes(entry.pw_uid)
@@ -419,6 +474,19 @@ class Machine:
         if person.home == "archive" and has_home:
             self._archive(name, entry)
         self._command(name, "userdel", *(["-r"] if person.home != "keep" and has_home else []), name)
+
+    def check_home(self, person: Person, now: Account) -> None:
+        """What tar would leave out, userdel would still remove."""
+        if person.home == "keep" or not os.path.isdir(now.home):
+            return
+        below = [line.split(" ")[1] for line in _read("/proc/self/mounts").splitlines()]
+        mounted = [place for place in below if f"{place}/".startswith(f"{now.home.rstrip('/')}/")]
+        if mounted or os.path.islink(now.home):
+            what = f"{mounted[0]} is mounted in it" if mounted else "it is a link"
+            raise FleetUsersError(
+                f"{person.name}: the home {now.home} is not removed, since {what}; next: home: keep, and remove it "
+                "by hand"
+            )
 
     def _archive(self, name: str, entry: pwd.struct_passwd) -> None:
         path = f"{BACKUPS}/gpuops-home-{name}-{entry.pw_uid}-{time.strftime('%Y%m%dT%H%M%S')}.tar.gz"
@@ -444,48 +512,71 @@ def settle(people: t.Sequence[Person], login: Login, machine: Machine, dry: bool
     now: dict[str, State] = {}
     for person in people:
         with outcome.noting(person.name):
-            now[person.name] = machine.look(person.name)
+            now[person.name] = machine.look(person)
     blocks = {name: [line for text in state.keys.values() for line in block_of(text)] for name, state in now.items()}
-    gone = {
+    outcome.gone = {
         fingerprint: name
         for fingerprint, name in keys_of_the_gone(people, blocks).items()
         if fingerprint not in login.own
     }
-    outcome.gone = gone
+    # Whose account cannot be had as wanted is seen to like those who are not in the list.
+    settled = set()
     for person in (person for person in people if person.name in now):
-        before = now[person.name]
         with outcome.noting(person.name):
-            check_account(person, before.account, accounts, login)
-            running = machine.running(person, before.account)
-            after = wanted_state(person, before, login.own, gone.keys(), bool(running))
-            if person.shell and not os.access(person.shell, os.X_OK):
-                raise FleetUsersError(f"{person.name}: there is no {person.shell} on this machine; next: install it")
-            if after.account and not person.present:
-                outcome.remarks.append(
-                    f"{person.name} is locked out, but {len(running)} of their processes go on; the account goes with "
-                    f"the first run that finds none, or with end_sessions: true (next: ps -fu {person.name})"
-                )
-            if before == after:
-                continue
-            if after.sudo and after.sudo != before.sudo:
-                machine.check_sudoers(person, after.sudo)
-            outcome.show(person.name, before, _foreseen(person, before, after), person.present)
-            if not dry and (complaint := machine.apply(person, before, after, login)):
-                outcome.remarks.append(complaint)
+            _settle_person(person, now[person.name], accounts, login, machine, dry, outcome)
+            settled.add(person.name)
     names = {person.name for person in people}
     for entry in accounts:
-        if entry.pw_name in names:
+        if entry.pw_name in settled:
             continue
         with outcome.noting(entry.pw_name):
-            before, after = machine.strip(entry, gone, dry)
+            before, after = machine.strip(entry, outcome.gone, dry)
             if before != after:
                 outcome.show(entry.pw_name, before, after)
-            if machine.has_block(entry):
+            if before.sick and entry.pw_name not in names:
+                outcome.remarks.append(f"{entry.pw_name}: keys could not be looked at: {before.sick}")
+            if any(map(block_of, before.keys.values())) and entry.pw_name not in names:
                 outcome.remarks.append(
                     f"{entry.pw_name} has keys of gpu_users, and is in that list no more; next: list them again with "
                     "state: absent"
                 )
     return outcome.result()
+
+
+def _settle_person(
+    person: Person,
+    before: State,
+    accounts: t.Sequence[pwd.struct_passwd],
+    login: Login,
+    machine: Machine,
+    dry: bool,
+    outcome: _Outcome,
+) -> None:
+    check_account(person, before.account, accounts, login)
+    if person.shell and not os.access(person.shell, os.X_OK):
+        raise FleetUsersError(f"{person.name}: there is no {person.shell} on this machine; next: install it")
+    if person.present and before.sick and not person.error:
+        raise FleetUsersError(f"{person.name}: {before.sick}; next, on the node: move it away")
+    if before.account and person.name == login.user:
+        machine.check_group(person, before.account)
+    if before.account and not person.present:
+        machine.check_home(person, before.account)
+    running = machine.running(person, before.account)
+    after = wanted_state(person, before, login.own, outcome.gone.keys(), bool(running))
+    if after.account and not person.present:
+        outcome.remarks.append(
+            f"{person.name} is locked out, but {len(running)} of their processes go on; the account goes with "
+            f"the first run that finds none, or with end_sessions: true (next: ps -fu {person.name})"
+        )
+    if before.sick and not person.present:
+        outcome.remarks.append(f"{person.name}: left as it is: {before.sick}")
+    if before == after:
+        return
+    if after.sudo and after.sudo != before.sudo:
+        machine.check_sudoers(person, after.sudo)
+    outcome.show(person.name, before, _foreseen(person, before, after), person.present)
+    if not dry and (complaint := machine.apply(person, before, after, login)):
+        outcome.remarks.append(complaint)
 
 
 def _foreseen(person: Person, before: State, after: State) -> State:
@@ -541,9 +632,12 @@ class _Outcome:
 
 
 @contextlib.contextmanager
-def one_at_a_time(seconds: float = 60.0) -> t.Iterator[None]:
-    """Keep two controllers apart. The lock is on a directory, so it leaves no file behind."""
-    handle = os.open("/etc", os.O_RDONLY)
+def one_at_a_time(path: str = LOCK, seconds: float = 60.0) -> t.Iterator[None]:
+    """Keep two controllers apart, by a file that nobody else can open: else anybody could hold up their own removal."""
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise FleetUsersError(f"{path}: {error.strerror}; next: run as root (ansible_become: true)") from None
     try:
         deadline = time.monotonic() + seconds
         while True:
@@ -553,7 +647,8 @@ def one_at_a_time(seconds: float = 60.0) -> t.Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise FleetUsersError(
-                        f"another run has been changing the people of this machine for {seconds:g} s; next: run again"
+                        f"another run has been changing the people of this machine for {seconds:g} s; next, on the "
+                        f"node: fuser -v {path}"
                     ) from None
                 time.sleep(0.2)
         yield
@@ -567,7 +662,11 @@ def one_at_a_time(seconds: float = 60.0) -> t.Iterator[None]:
 @contextlib.contextmanager
 def _acting_as(entry: pwd.struct_passwd, path: str) -> t.Iterator[None]:
     """Be the person in their home: root would follow a link that they laid there to wherever they want."""
-    if os.geteuid() != 0 or entry.pw_uid == 0 or not path.startswith(entry.pw_dir.rstrip("/") + "/"):
+    if os.geteuid() != 0 or entry.pw_uid == 0:
+        yield
+        return
+    if not _is_below(entry.pw_dir, path):
+        _check_roots_own(os.path.dirname(path))
         yield
         return
     groups = os.getgroups()
@@ -582,6 +681,21 @@ def _acting_as(entry: pwd.struct_passwd, path: str) -> t.Iterator[None]:
         os.setgroups(groups)
 
 
+def _is_below(folder: str, path: str) -> bool:
+    return path.startswith(f"{folder.rstrip('/')}/")
+
+
+def _check_roots_own(folder: str) -> None:
+    while folder != os.path.dirname(folder):
+        with contextlib.suppress(FileNotFoundError):
+            found = os.lstat(folder)
+            if found.st_uid != 0 or found.st_mode & 0o022 or stat.S_ISLNK(found.st_mode):
+                raise PermissionError(
+                    errno.EPERM, "others than root could lay a link here, so it is left alone", folder
+                )
+        folder = os.path.dirname(folder)
+
+
 def _read_as(entry: pwd.struct_passwd, path: str) -> str:
     with _acting_as(entry, path):
         return _read(path)
@@ -594,8 +708,8 @@ def _write_as(entry: pwd.struct_passwd, path: str, before: str, after: str) -> N
         real = os.path.realpath(path)
         if not os.path.isdir(os.path.dirname(real)):
             os.mkdir(os.path.dirname(real), 0o700)
-        is_theirs = path.startswith(entry.pw_dir.rstrip("/") + "/")
-        mode = stat.S_IMODE(os.stat(real).st_mode) if os.path.exists(real) else 0o600 if is_theirs else 0o644
+        new = 0o600 if _is_below(entry.pw_dir, path) else 0o644
+        mode = stat.S_IMODE(os.stat(real).st_mode) if os.path.exists(real) else new
         _replace(real, after, mode)
 
 
@@ -607,11 +721,19 @@ def _write_root(path: str, text: str) -> None:
 
 
 def _read(path: str) -> str:
+    """As sshd reads the files of people: a pipe or a device in the place of a file must not hold us up."""
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
-            return file.read()
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         return ""
+    with os.fdopen(handle, encoding="utf-8", errors="surrogateescape", newline="") as file:
+        # What /proc has is a file of no size.
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", path)
+        text = file.read(_MOST_BYTES + 1)
+    if len(text) > _MOST_BYTES:
+        raise OSError(errno.EFBIG, "more than 1 MB", path)
+    return text
 
 
 def _replace(path: str, text: str, mode: int) -> None:
@@ -646,12 +768,13 @@ def _complaint(entry: pwd.struct_passwd, path: str) -> str:
     return ""
 
 
+def _sshd_config() -> str:
+    return "".join(map(_read, ("/etc/ssh/sshd_config", *glob.glob("/etc/ssh/sshd_config.d/*.conf"))))
+
+
 def _may_differ() -> bool:
     """Whether sshd may look for the keys of one person elsewhere than for those of another."""
-    for path in ("/etc/ssh/sshd_config", *glob.glob("/etc/ssh/sshd_config.d/*.conf")):
-        if re.search(r"^\s*match\b.*^\s*authorizedkeysfile\b", _read(path), re.I | re.M | re.S):
-            return True
-    return False
+    return bool(re.search(r"^\s*match\b.*^\s*authorizedkeysfile\b", _sshd_config(), re.I | re.M | re.S))
 
 
 def _is_locked(name: str) -> bool:
@@ -659,7 +782,7 @@ def _is_locked(name: str) -> bool:
     for line in _read("/etc/shadow").splitlines():
         fields = line.split(":")
         if fields[0] == name and len(fields) > 7:
-            return fields[7] == _DAY_ONE
+            return fields[7] == _LOCKED
     return False
 
 

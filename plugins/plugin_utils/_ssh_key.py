@@ -130,7 +130,8 @@ def check_keys(identity_file: str | None, route: Route, timeout: float) -> KeyRe
 
 def keys_in_use(target: Target) -> set[str]:
     """The fingerprints of the keys by which this controller may be logged in."""
-    if target.identity_file:
+    # Without a look at the configuration, which may try jump hosts.
+    if target.identity_file and "IdentitiesOnly=yes" in target.ssh_args:
         files: t.Sequence[str] = [target.identity_file]
         held: set[str] = set()
     else:

@@ -29,7 +29,7 @@ def wanting_mlops(new_fleet: Fleet) -> Iterator[Fleet]:
         host.update(ansible_user="mlops", ssh_bootstrap_first_user="root")
     yield new_fleet
     new_fleet.nodes["gpu-1"].sh("userdel --remove plain")
-    new_fleet.nodes["gpu-2"].sh("userdel --remove mlops || true; rm -f /etc/sudoers.d/gpuops-login-mlops")
+    new_fleet.nodes["gpu-2"].sh("userdel --remove mlops || true; rm -f /etc/sudoers.d/login-gpuops-mlops")
 
 
 def test_each_reason_why_the_user_cannot_be_made_is_one_message(wanting_mlops: Fleet) -> None:

@@ -38,4 +38,4 @@ def test_made_user_has_one_key_and_a_rule_that_sudo_takes(alias: str) -> None:
     own = podman("exec", LAB.container(alias), "cat", "/home/mlops/.ssh/authorized_keys")
     assert own == (LAB.ssh_dir / "id_ed25519.pub").read_text()
     checked = podman("exec", LAB.container(alias), "visudo", "-c")
-    assert "/etc/sudoers.d/gpuops-login-mlops: parsed OK" in checked
+    assert "/etc/sudoers.d/login-gpuops-mlops: parsed OK" in checked

@@ -19,7 +19,7 @@ KEY = {"line": "ssh-ed25519 AAAA a", "blob": "AAAA", "fingerprint": "SHA256:a", 
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> t.Callable[..., tuple[dict[str, t.Any], list[dict[str, t.Any]]]]:
-    def act(transport: str = "ssh", answer: dict[str, t.Any] | None = None, **arguments: t.Any) -> t.Any:
+    def act(answer: dict[str, t.Any] | None = None, **arguments: t.Any) -> t.Any:
         asked: list[dict[str, t.Any]] = []
 
         def module(_name: str, options: dict[str, t.Any], **_more: object) -> dict[str, t.Any]:
@@ -28,7 +28,6 @@ def run(monkeypatch: pytest.MonkeyPatch) -> t.Callable[..., tuple[dict[str, t.An
 
         action = fleet_users.ActionModule.__new__(fleet_users.ActionModule)
         action._task = type("Task", (), {"args": arguments})()
-        action._connection = type("Connection", (), {"transport": transport})()
         action._templar = type("Templar", (), {"template": staticmethod(lambda value: value)})()
         action._play_context = type("Context", (), {"remote_user": None})()
         monkeypatch.setattr(ActionBase, "run", lambda _self, _tmp, _vars: {})
@@ -55,10 +54,6 @@ def test_node_learns_who_changes_it_and_no_more_of_the_people_than_it_needs(
     ]
 
 
-def test_without_ssh_nobody_is_logged_in(run: Run) -> None:
-    assert run("local", users=[])[1] == [{"users": []}]
-
-
 def test_broken_ssh_configuration_stops_it_before_the_node(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_target: object) -> t.NoReturn:
         raise SickError("ssh_config_error", "line 3: Bad configuration option")
@@ -71,8 +66,9 @@ def test_broken_ssh_configuration_stops_it_before_the_node(run: Run, monkeypatch
     assert asked == []
 
 
-def test_failure_names_the_host(run: Run) -> None:
-    result, _asked = run("local", {"failed": True, "msg": "alice: no", "exception": "Traceback"}, users=[])
+def test_failure_names_the_host(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet_users, "keys_in_use", lambda _target: set())
+    result, _asked = run({"failed": True, "msg": "alice: no", "exception": "Traceback"}, users=[])
     assert result["msg"] == "gpu-1: alice: no"
     assert "exception" not in result
 

@@ -4,10 +4,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
+import pathlib
 import pwd
 import typing as t
+from dataclasses import replace
 
 import pytest
 from ansible_collections.gpuops.fleet.plugins.module_utils._authorized_keys import BEGIN, END, fingerprint_of
@@ -15,12 +16,15 @@ from ansible_collections.gpuops.fleet.plugins.module_utils._fleet_users import (
     Account,
     FleetUsersError,
     Login,
+    Machine,
     Person,
     State,
+    _check_roots_own,
     check_account,
     describe_state,
     key_paths,
     keys_of_the_gone,
+    login_sudoers_path,
     one_at_a_time,
     read_person,
     sudoers_path,
@@ -98,6 +102,7 @@ def test_absent_account_with_processes_is_locked_until_they_end() -> None:
         (Person("root", present=False), "logs in as ops"),
         (Person("ops", present=False), "logs in as ops"),
         (Person("www-data", present=False), "account of the system"),
+        (Person("eve", uid=999), "one of the system's"),
         (Person("alice", uid=2002), "has the uid 2001 here.*usermod -u 2002 alice"),
         (Person("eve", uid=2001), "is that of alice"),
     ],
@@ -150,9 +155,67 @@ def test_description_is_for_people() -> None:
     ]
 
 
-def test_two_controllers_are_kept_apart() -> None:
-    with one_at_a_time(), pytest.raises(FleetUsersError, match="another run"), one_at_a_time(0.0):
+def test_two_controllers_are_kept_apart(tmp_path: pathlib.Path) -> None:
+    lock = str(tmp_path / "lock")
+    with one_at_a_time(lock), pytest.raises(FleetUsersError, match="fuser -v .*lock"), one_at_a_time(lock, 0.0):
         pass
-    handle = os.open("/etc", os.O_RDONLY)
-    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    os.close(handle)
+    with one_at_a_time(lock, 0.0):
+        # Nobody else may be able to hold it.
+        assert os.stat(lock).st_mode & 0o777 == 0o600
+    with pytest.raises(FleetUsersError, match="run as root"), one_at_a_time("/no/such/folder"):
+        pass
+
+
+@pytest.mark.parametrize("kind", ["fifo", "directory", "loop", "huge"])
+def test_file_of_keys_that_is_none_is_told_and_holds_nobody_up(tmp_path: pathlib.Path, kind: str) -> None:
+    path = tmp_path / ".ssh" / "authorized_keys"
+    path.parent.mkdir()
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "directory":
+        path.mkdir()
+    elif kind == "loop":
+        path.symlink_to(path)
+    else:
+        path.write_bytes(b"x" * (1 << 20) + b"y")
+    me = pwd.struct_passwd((pwd.getpwuid(os.getuid()).pw_name, "x", os.getuid(), os.getgid(), "", str(tmp_path), ""))
+    machine = Machine(lambda _command: (0, "authorizedkeysfile .ssh/authorized_keys\n"), str(tmp_path))
+    state = machine.read_keys(me)
+    assert str(path) not in state.keys
+    assert state.sick.startswith(f"{path}: ")
+
+
+def test_folder_in_which_a_link_could_be_laid_is_left_alone() -> None:
+    _check_roots_own("/etc/ssh")
+    with pytest.raises(PermissionError):
+        _check_roots_own("/tmp/x")
+
+
+def test_keys_of_the_gone_are_taken_also_from_those_whose_own_keys_are_not_known() -> None:
+    person = Person("train", error="GitHub is down")
+    state = wanted_state(person, State(HERS, "", {"/k": f"{ALICE}\n{BOB}\n"}), set(), {fingerprint_of(BOB)})
+    assert state.keys == {"/k": f"{ALICE}\n"}
+
+
+@pytest.mark.parametrize("person", [Person("ops", groups=()), Person("ops", shell="/bin/false")])
+def test_account_that_the_run_uses_loses_nothing_by_which_it_works(person: Person) -> None:
+    now = Account(1000, 1000, frozenset({"sudo"}), "/bin/bash")
+    with pytest.raises(FleetUsersError, match="this run logs in as ops"):
+        check_account(person, now, ACCOUNTS, ME)
+    check_account(Person("ops", groups=("sudo", "docker"), shell="/bin/bash"), now, ACCOUNTS, ME)
+
+
+def test_home_is_kept_where_more_would_go_than_is_packed(tmp_path: pathlib.Path) -> None:
+    machine = Machine(lambda _command: (0, ""), str(tmp_path))
+    person = Person("bob", present=False, home="archive")
+    machine.check_home(person, replace(HERS, home=str(tmp_path)))
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(FleetUsersError, match="it is a link"):
+        machine.check_home(person, replace(HERS, home=str(tmp_path / "link")))
+    with pytest.raises(FleetUsersError, match="is mounted in it"):
+        machine.check_home(person, replace(HERS, home="/proc"))
+
+
+def test_rule_of_a_user_that_was_made_to_log_in_is_not_that_of_a_person() -> None:
+    names = ("a.b", "a_b", "login-a", "a")
+    assert len({path(name) for path in (sudoers_path, login_sudoers_path) for name in names}) == 2 * len(names)

@@ -168,7 +168,8 @@ def test_keys_in_use_are_those_that_ssh_may_log_in_with(tmp_path: pathlib.Path, 
     mine, held = _keygen(tmp_path / "mine", "-m", "PEM", "-t", "rsa"), _keygen(tmp_path / "held")
     (tmp_path / "mine.pub").unlink()
     _add(agent, tmp_path / "held")
-    assert keys_in_use(Target("n", "192.0.2.7", identity_file=str(tmp_path / "mine"))) == {mine}
+    only = ("-o", "IdentitiesOnly=yes")
+    assert keys_in_use(Target("n", "192.0.2.7", identity_file=str(tmp_path / "mine"), ssh_args=only)) == {mine}
     config = tmp_path / "config"
     config.write_text(f"IdentityFile {tmp_path}/mine\nIdentityAgent {agent.identity_agent}\n")
     assert keys_in_use(Target("n", "192.0.2.7", ssh_config=str(config))) == {mine, held}
