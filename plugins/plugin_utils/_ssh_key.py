@@ -15,6 +15,7 @@ import contextlib
 import hashlib
 import os
 import re
+import shlex
 import stat
 import typing as t
 from dataclasses import dataclass
@@ -81,7 +82,7 @@ def parse_public_key(text: str) -> bytes:
 
 
 def parse_agent(text: str) -> set[str]:
-    """Read C{ssh-add -l}: the fingerprints."""
+    """Read C{ssh-add -l}, or C{ssh-keygen -l}: the fingerprints."""
     return set(re.findall(r"^\d+ (SHA256:\S+) ", text, re.MULTILINE))
 
 
@@ -129,7 +130,7 @@ def check_keys(identity_file: str | None, route: Route, timeout: float) -> KeyRe
 
 
 def keys_in_use(target: Target) -> set[str]:
-    """The fingerprints of the keys by which this controller may be logged in."""
+    """The fingerprints of the keys by which this controller may be logged in, in files or in the agent."""
     # Without a look at the configuration, which may try jump hosts.
     if target.identity_file and "IdentitiesOnly=yes" in target.ssh_args:
         files: t.Sequence[str] = [target.identity_file]
@@ -138,8 +139,7 @@ def keys_in_use(target: Target) -> set[str]:
         route = ask_route(target, target.timeout)
         files = route.identity_files
         held = set() if route.identities_only else _ask_agent(route.identity_agent, target.timeout) or set()
-    listed = [run_command(["ssh-keygen", "-l", "-f", path], target.timeout).stdout for path in files]
-    return held | set(re.findall(r"^\d+ (SHA256:\S+) ", "".join(listed), re.MULTILINE))
+    return held | {_told_fingerprint(path, target.timeout) for path in files} - {""}
 
 
 def _ask_agent(path: str, timeout: float) -> set[str] | None:
@@ -187,10 +187,23 @@ def _check_key(path: str, held: set[str], timeout: float) -> str:
     return ", ".join(evidence)
 
 
+def _told_fingerprint(path: str, timeout: float) -> str:
+    """The fingerprint of a key, or nothing where ssh has none to offer."""
+    fingerprint = _fingerprint_of_file(path)
+    if fingerprint != path:
+        return fingerprint
+    listed = parse_agent(run_command(["ssh-keygen", "-l", "-f", path], timeout).stdout)
+    if not listed:
+        file, public = shlex.quote(path), shlex.quote(f"{path}.pub")
+        raise SickError("key_invalid", f"{path} does not tell its public key; next: ssh-keygen -y -f {file} > {public}")
+    return listed.pop()
+
+
 def _fingerprint_of_file(path: str) -> str:
+    """Where the private key is in the agent, there may be only the .pub file, or ssh may be told its name."""
     data = _read(path)
     private = parse_private_key(data)
-    public = private.public if private else b""
+    public = private.public if private else parse_public_key(data.decode("utf-8", "replace"))
     public = public or parse_public_key(_read(path + ".pub").decode("utf-8", "replace"))
     if public:
         return fingerprint_of(public)

@@ -175,3 +175,26 @@ def test_keys_in_use_are_those_that_ssh_may_log_in_with(tmp_path: pathlib.Path, 
     assert keys_in_use(Target("n", "192.0.2.7", ssh_config=str(config))) == {mine, held}
     config.write_text(f"{config.read_text()}IdentitiesOnly yes\n")
     assert keys_in_use(Target("n", "192.0.2.7", ssh_config=str(config))) == {mine}
+
+
+@pytest.mark.parametrize("named", ["only", "only.pub"])
+def test_key_in_use_of_which_only_the_public_half_is_a_file(tmp_path: pathlib.Path, named: str) -> None:
+    only = _keygen(tmp_path / "only")
+    (tmp_path / "only").unlink()
+    assert keys_in_use(Target("n", "192.0.2.7", identity_file=str(tmp_path / named))) == {only}
+
+
+def test_key_in_use_with_a_passphrase(tmp_path: pathlib.Path) -> None:
+    mine = _keygen(tmp_path / "mine", "-m", "PEM", "-t", "rsa", passphrase="secret")
+    target = Target("n", "192.0.2.7", identity_file=str(tmp_path / "mine"))
+    assert keys_in_use(target) == {mine}
+    (tmp_path / "mine.pub").unlink()
+    with pytest.raises(SickError, match="next: ssh-keygen -y -f"):
+        keys_in_use(target)
+
+
+def test_no_key_in_use(tmp_path: pathlib.Path) -> None:
+    target = Target("n", "192.0.2.7", identity_file=str(tmp_path / "mine"))
+    assert keys_in_use(target) == set()
+    (tmp_path / "mine").write_text("nonsense")
+    assert keys_in_use(target) == set()
