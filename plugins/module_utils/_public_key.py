@@ -72,6 +72,11 @@ class PublicKey:
         return ""
 
 
+def file_named(entry: str) -> str:
+    """The file on the controller that an entry of somebody's keys names; nothing when it is a key itself."""
+    return entry.strip() if entry.lstrip().startswith(("/", "~")) else ""
+
+
 def parse_line(text: str) -> PublicKey:
     """Read one line, raise PublicKeyError if it holds no public key."""
     line = text.strip(" \t\r\n")

@@ -17,7 +17,12 @@ import re
 import typing as t
 from dataclasses import dataclass
 
-from ansible_collections.gpuops.fleet.plugins.module_utils._public_key import PublicKey, PublicKeyError, parse_line
+from ansible_collections.gpuops.fleet.plugins.module_utils._public_key import (
+    PublicKey,
+    PublicKeyError,
+    file_named,
+    parse_line,
+)
 
 USER_CA = "/etc/ssh/gpuops-user-ca.pub"
 PRINCIPALS = "/etc/ssh/gpuops-principals"
@@ -60,11 +65,6 @@ def bare(key: PublicKey) -> str:
     return f"{key.kind} {key.blob}"
 
 
-def is_file(entry: str) -> bool:
-    """Whether an entry of a person's keys names a file on the controller."""
-    return entry.startswith(("/", "~"))
-
-
 def is_present(person: Person) -> bool:
     return bool(person.get("state", "present") == "present")
 
@@ -90,7 +90,8 @@ def _fingerprints(person: Person, read: Read) -> list[str]:
             found.append(entry["fingerprint"])
             continue
         try:
-            found += [key.fingerprint for key in parse_keys(read(entry) if is_file(entry) else entry)]
+            file = file_named(entry)
+            found += [key.fingerprint for key in parse_keys(read(file) if file else entry)]
         except FileNotFoundError:
             if is_present(person):
                 raise
@@ -179,7 +180,7 @@ def request(
 def _choose_key(person: Person, key: str, read: Read) -> tuple[PublicKey, str]:
     found = []
     for entry in [key] if key else list(person.get("keys") or []):
-        file = entry if key or is_file(entry) else ""
+        file = entry if key else file_named(entry)
         try:
             found += [(each, file) for each in parse_keys(read(file) if file else entry)]
         except PublicKeyError as error:

@@ -22,7 +22,12 @@ from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from ansible_collections.gpuops.fleet.plugins.module_utils._public_key import PublicKey, PublicKeyError, parse_line
+from ansible_collections.gpuops.fleet.plugins.module_utils._public_key import (
+    PublicKey,
+    PublicKeyError,
+    file_named,
+    parse_line,
+)
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._fetch import (
     Answer,
     Fetch,
@@ -199,7 +204,7 @@ def resolve(
 def _collect(person: Person, sources: Sources, today: datetime.date) -> _Found:
     found = _Found()
     for number, text in enumerate(person.keys, 1):
-        path = text.strip() if text.lstrip().startswith(("/", "~")) else ""
+        path = file_named(text)
         read = functools.partial(_read_file, path) if path else functools.partial(_read_text, text, number)
         _add(person, found, path or "inventory", read)
     for source in person.sources:

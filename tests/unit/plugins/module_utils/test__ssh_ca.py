@@ -58,6 +58,7 @@ def absent(*keys: t.Any, name: str = "mallory") -> dict[str, t.Any]:
         ([], [], []),
         ([ALICE], [], []),
         ([absent(A, "~/b")], [], [hashed("a"), hashed("b"), "id: mallory"]),
+        ([absent(" /keys/a.pub\n")], [], [hashed("a"), "id: mallory"]),
         ([absent("/keys/gone.pub")], [], ["id: mallory"]),
         ([absent({"fingerprint": hashed("a")[6:]})], [], [hashed("a"), "id: mallory"]),
         # She has another name now, and the same key.
@@ -115,6 +116,7 @@ def test_what_a_certificate_says() -> None:
     ("keys", "key", "wanted"),
     [
         (["/keys/a.pub"], "", "/keys/a-cert.pub"),
+        ([" /keys/a.pub\n"], "", "/keys/a-cert.pub"),
         ([], "/keys/a.pub", "/keys/a-cert.pub"),
         ([A, B], "/keys/a.pub", "/keys/a-cert.pub"),
         ([A, B], "", "alice has several keys; name a file that has one with -e key=FILE.pub: SHA256:"),
