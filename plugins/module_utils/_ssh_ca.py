@@ -33,6 +33,7 @@ HOST_KEY_TYPES = ("ssh-ed25519", "ssh-rsa")
 SIGNED_HERE = "gpuops.fleet"
 
 _ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?\Z")
+_FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}\Z")
 _KEY = re.compile(r"(ssh|ecdsa|sk)-\S+ AAAA")
 _TIME = re.compile(r"([0-9]+)([wdhms]?)")
 _SECONDS = {"w": 604800, "d": 86400, "h": 3600, "m": 60, "s": 1, "": 1}
@@ -100,8 +101,24 @@ def _fingerprints(person: Person, read: Read) -> list[str]:
     return found
 
 
+def check_own_keys(entries: t.Sequence[str], own_keys: t.Iterable[str]) -> None:
+    """Refuse to shut out who revokes."""
+    lost = sorted(key for key in own_keys if f"hash: {key}" in entries)
+    if lost:
+        raise CaError(
+            f"{' and '.join(lost)} must not be revoked, since this controller logs in with it; "
+            "next: give this controller a key of its own, or take this one out of what is revoked"
+        )
+
+
 def _revocation(item: str) -> str:
+    item = item.strip()
+    if "\n" in item:
+        raise CaError(f"what is revoked must be one thing in one line, not {item.splitlines()}")
     if item.startswith("SHA256:"):
+        # ssh-keygen would take more than one way to write it.
+        if not _FINGERPRINT.match(item):
+            raise CaError(f"{item} is no fingerprint as ssh-keygen -l shows it")
         return f"hash: {item}"
     if item.startswith("serial:"):
         return f"serial: {item[len('serial:') :].strip()}"

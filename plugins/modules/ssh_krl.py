@@ -16,6 +16,8 @@ description:
     somebody who is present has the same key.
   - A KRL holds the time at which it was made. So what it was made of is kept beside it, and it is made anew only when
     that changes.
+  - The keys by which this controller may log in to the hosts of the play are never revoked. Where one would be, or
+    where they cannot be told, the module fails and nothing has changed.
 options:
   path:
     description:
@@ -35,12 +37,11 @@ options:
     type: list
     elements: str
     default: []
-  protected:
+  own_keys:
     description:
-      - Keys, by their files, that must not be revoked, such as the one by which Ansible logs in. If one would be, the
-        module fails and nothing has changed. Files that do not exist are left out.
+      - The fingerprints of keys that must not be revoked. Set by the half on the controller.
     type: list
-    elements: path
+    elements: str
     default: []
 attributes:
   check_mode:
@@ -59,7 +60,6 @@ EXAMPLES = r"""
     path: ~/.ssh/gpuops-ca/revoked.krl
     people: "{{ gpu_users }}"
     revoked: ["SHA256:n2ZyB7Yx0Iu6ZvT0O5tA2bC3dE4fG5hI6jK7lM8nO9p"]
-    protected: [~/.ssh/id_ed25519]
   delegate_to: localhost
   run_once: true
 """
@@ -84,7 +84,12 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.gpuops.fleet.plugins.module_utils._public_key import PublicKeyError
-from ansible_collections.gpuops.fleet.plugins.module_utils._ssh_ca import CaError, read_text, revocations
+from ansible_collections.gpuops.fleet.plugins.module_utils._ssh_ca import (
+    CaError,
+    check_own_keys,
+    read_text,
+    revocations,
+)
 
 
 def make(module: AnsibleModule, entries: t.Sequence[str], path: str) -> None:
@@ -93,27 +98,20 @@ def make(module: AnsibleModule, entries: t.Sequence[str], path: str) -> None:
     code, out, error = module.run_command(command, data="".join(f"{entry}\n" for entry in entries))
     if code:
         raise CaError(f"ssh-keygen -k ended with {code}: {(error or out).strip()}")
-    for key in module.params["protected"]:
-        if not os.path.exists(key):
-            continue
-        code, out, error = module.run_command(["ssh-keygen", "-Q", "-f", path, key])
-        if code:
-            raise CaError(
-                f"{key} must not be revoked, since it is the one that logs in: {(out or error).strip()}; "
-                "next: give this controller a key of its own, or take this one out of what is revoked"
-            )
 
 
 def run(module: AnsibleModule) -> dict[str, t.Any]:
     path = module.params["path"]
     source = f"{path}.txt"
     entries = revocations(module.params["people"], module.params["revoked"], read_text)
+    # Also when nothing is to change: the key that logs in may be another one now.
+    check_own_keys(entries, module.params["own_keys"])
     before = read_text(source) if os.path.exists(source) else ""
     after = "".join(f"{entry}\n" for entry in entries)
     changed = before != after or not os.path.exists(path) or not os.path.exists(source)
     new = os.path.join(module.tmpdir, "new")
-    # Also when nothing is to change: the key that logs in may be another one now.
-    make(module, entries, new)
+    if changed:
+        make(module, entries, new)
     with open(new if changed else path, "rb") as file:
         content = base64.b64encode(file.read()).decode()
     if changed and not module.check_mode:
@@ -133,7 +131,7 @@ def main() -> None:
             "path": {"type": "path", "required": True},
             "people": {"type": "list", "elements": "dict", "default": []},
             "revoked": {"type": "list", "elements": "str", "default": []},
-            "protected": {"type": "list", "elements": "path", "default": []},
+            "own_keys": {"type": "list", "elements": "str", "default": [], "no_log": False},
         },
         supports_check_mode=True,
     )

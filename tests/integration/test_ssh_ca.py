@@ -392,7 +392,8 @@ def test_what_would_lock_everybody_out_is_refused(story: Story, release: str, st
 def test_key_of_the_controller_is_not_revoked(story: Story) -> None:
     run = story.runs["own-key"]
     assert run.rc != 0
-    assert f"{story.ssh}/id_ed25519 must not be revoked, since it is the one that logs in" in " ".join(run.text.split())
+    fingerprint = story.fingerprint("ssh/id_ed25519")
+    assert f"{fingerprint} must not be revoked, since this controller logs in with it" in " ".join(run.text.split())
 
 
 @pytest.mark.parametrize("release", RELEASES)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import datetime
 import hashlib
+import re
 import typing as t
 
 import pytest
@@ -19,6 +20,7 @@ from ansible_collections.gpuops.fleet.plugins.module_utils._ssh_ca import (
     Trust,
     bare,
     certificate_options,
+    check_own_keys,
     find_person,
     plan,
     request,
@@ -63,7 +65,7 @@ def absent(*keys: t.Any, name: str = "mallory") -> dict[str, t.Any]:
         ([absent({"fingerprint": hashed("a")[6:]})], [], [hashed("a"), "id: mallory"]),
         # She has another name now, and the same key.
         ([ALICE, absent(A, name="al")], [], ["id: al"]),
-        ([ALICE], ["bob", "serial: 7", "serial:8", f"{B} bob@home", hashed("a")[6:]],
+        ([ALICE], ["bob", "serial: 7", "serial:8", f"{B} bob@home\n", f" {hashed('a')[6:]}"],
          [hashed("a"), hashed("b"), "id: bob", "serial: 7", "serial: 8"]),
     ],
 )  # fmt: skip
@@ -76,6 +78,26 @@ def test_key_that_cannot_be_read_is_no_reason_to_revoke_less() -> None:
         revocations([absent("ssh-ed25519 AAA")], [], read)
     with pytest.raises(FileNotFoundError):
         revocations([{"name": "alice", "keys": ["/keys/gone.pub"]}], [], read)
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        (f"{hashed('a')[6:]}=", "is no fingerprint as ssh-keygen -l shows it"),
+        (f"{hashed('a')[6:]} # the laptop", "is no fingerprint"),
+        (f"bob\n{hashed('a')}", "one thing in one line"),
+    ],
+)
+def test_what_ssh_keygen_would_read_otherwise_is_refused(item: str, message: str) -> None:
+    with pytest.raises(CaError, match=message):
+        revocations([], [item], read)
+
+
+def test_own_key_is_not_revoked() -> None:
+    own = hashed("a")[6:]
+    check_own_keys(revocations([ALICE], ["bob"], read), [own])
+    with pytest.raises(CaError, match=f"{re.escape(own)} must not be revoked"):
+        check_own_keys(revocations([absent("~/b")], [], read), [own, "SHA256:other"])
 
 
 @pytest.mark.parametrize(
