@@ -167,6 +167,21 @@ def is_right(path: str, content: bytes | None) -> bool:
     return (status.st_uid, status.st_gid, status.st_mode & 0o7777) == (0, 0, 0o644)
 
 
+def is_right_folder(path: str) -> bool:
+    """sshd looks into it as the user who logs in."""
+    if not os.path.isdir(path):
+        return False
+    status = os.stat(path)
+    return (status.st_uid, status.st_gid, status.st_mode & 0o7777) == (0, 0, 0o755)
+
+
+def put_folder(path: str) -> None:
+    os.makedirs(path, exist_ok=True)
+    # Whatever the umask of this process is.
+    os.chown(path, 0, 0)
+    os.chmod(path, 0o755)
+
+
 def put(path: str, content: bytes | None) -> None:
     guard.write(path, content)
     if content is not None:
@@ -198,8 +213,9 @@ def run(module: AnsibleModule) -> dict[str, t.Any]:
     present: Files = {path: read(path) for path in paths}
     wanted = plan(trust, host_keys, present)
     changed = {path: content for path, content in wanted.items() if not is_right(path, content)}
+    folder_changed = not is_right_folder(PRINCIPALS) if trust else os.path.isdir(PRINCIPALS)
     result = {
-        "changed": bool(changed) or (trust is not None) != os.path.isdir(PRINCIPALS),
+        "changed": bool(changed) or folder_changed,
         "files": sorted(changed),
         "host_keys": sorted(host_keys.values()),
         "diff": [
@@ -214,7 +230,7 @@ def run(module: AnsibleModule) -> dict[str, t.Any]:
     }
     if not module.check_mode:
         if trust:
-            os.makedirs(PRINCIPALS, mode=0o755, exist_ok=True)
+            put_folder(PRINCIPALS)
         for path, content in changed.items():
             put(path, content)
         if not trust:
