@@ -18,7 +18,7 @@ import re
 import shlex
 import stat
 import typing as t
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_causes import SickError, printable
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_client import (
@@ -136,6 +136,10 @@ def keys_in_use(target: Target) -> set[str]:
         files: t.Sequence[str] = [target.identity_file]
         held: set[str] = set()
     else:
+        if target.identity_file:
+            # As Ansible gives it, and not as if it were the only one.
+            arguments = ("-o", f'IdentityFile="{target.identity_file}"', *target.ssh_args)
+            target = replace(target, identity_file=None, ssh_args=arguments)
         route = ask_route(target, target.timeout)
         files = route.identity_files
         held = set() if route.identities_only else _ask_agent(route.identity_agent, target.timeout) or set()

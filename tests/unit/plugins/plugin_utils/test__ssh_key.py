@@ -173,6 +173,8 @@ def test_keys_in_use_are_those_that_ssh_may_log_in_with(tmp_path: pathlib.Path, 
     config = tmp_path / "config"
     config.write_text(f"IdentityFile {tmp_path}/mine\nIdentityAgent {agent.identity_agent}\n")
     assert keys_in_use(Target("n", "192.0.2.7", ssh_config=str(config))) == {mine, held}
+    both = Target("n", "192.0.2.7", ssh_config=str(config), identity_file=str(tmp_path / "mine"))
+    assert keys_in_use(both) == {mine, held}
     config.write_text(f"{config.read_text()}IdentitiesOnly yes\n")
     assert keys_in_use(Target("n", "192.0.2.7", ssh_config=str(config))) == {mine}
 
