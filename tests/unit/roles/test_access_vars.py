@@ -1,0 +1,50 @@
+# Copyright (c) 2026, gpuops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What roles make of the data of the people."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import typing as t
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+
+
+Value = t.Callable[..., t.Any]
+
+
+@pytest.fixture
+def value(tmp_path: Path) -> Value:
+    """What a role makes of these variables, for the node gpu-1 of the group gpu."""
+    inventory = tmp_path / "hosts.yml"
+    inventory.write_text("gpu: {hosts: {gpu-1: {ansible_connection: local}}}")
+    settings = {"ANSIBLE_CONFIG": f"{REPOSITORY}/ansible.cfg", "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"}
+
+    def ask(role: str, expression: str, **given: t.Any) -> t.Any:
+        command = [str(Path(sys.executable).with_name("ansible")), "gpu-1", "-i", str(inventory)]
+        for name in ("defaults", "vars"):
+            command += ["-e", f"@{REPOSITORY}/roles/{role}/{name}/main.yml"]
+        message = json.dumps({"msg": f"{{{{ {expression} }}}}"})
+        command += ["-e", json.dumps(given), "-m", "ansible.builtin.debug", "-a", message]
+        done = subprocess.run(command, env={**os.environ, **settings}, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return json.loads(done.stdout.partition("=>")[2])["msg"]
+
+    return ask
+
+
+def test_false_from_the_command_line_is_false(value: Value) -> None:
+    given = {"ssh_bootstrap_dir": "~/.ssh", "ssh_ca_enabled": "false"}
+    assert value("cloud_init", "cloud_init_user_ca", **given) == ""
+    given = {"__sshd_hardening_users": ["root"], "sshd_hardening_mfa": "false"}
+    expression = "[__sshd_hardening_pam_auth, __sshd_hardening_blocks, __sshd_hardening_settings]"
+    pam, blocks, settings = value("sshd_hardening", expression, **given)
+    assert (pam, blocks, settings["ChallengeResponseAuthentication"]) == ([], [], False)
+    assert "UsePAM" not in settings
