@@ -40,6 +40,14 @@ def value(tmp_path: Path) -> Value:
     return ask
 
 
+def test_user_data_has_the_keys_of_files_and_of_the_inventory(value: Value, tmp_path: Path) -> None:
+    (tmp_path / "own.pub").write_text("ssh-ed25519 AAAA own\n")
+    (tmp_path / "alice.pub").write_text("# alice\nssh-ed25519 AAAA alice\n")
+    keys = ["", f" {tmp_path}/alice.pub\n", "ssh-ed25519 AAAA bob", "ssh-ed25519 AAAA own"]
+    found = value("cloud_init", "__cloud_init_keys", ssh_bootstrap_key=str(tmp_path / "own"), cloud_init_keys=keys)
+    assert found == ["ssh-ed25519 AAAA own", "ssh-ed25519 AAAA alice", "ssh-ed25519 AAAA bob"]
+
+
 def test_false_from_the_command_line_is_false(value: Value) -> None:
     given = {"ssh_bootstrap_dir": "~/.ssh", "ssh_ca_enabled": "false"}
     assert value("cloud_init", "cloud_init_user_ca", **given) == ""
