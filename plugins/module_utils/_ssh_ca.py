@@ -182,16 +182,23 @@ def request(
     beside = re.sub(r"\.pub\Z", "", os.path.expanduser(file)) if file else posixpath.join(folder, name)
     return Request(
         key=chosen,
-        principals=[
-            f"{account}@{group}"
-            for account in person.get("cert_accounts") or [name]
-            for group in person.get("cert_groups") or ["gpu"]
-        ],
+        principals=_principals(person),
         options=certificate_options(person.get("options") or {}),
         valid_to=valid_to,
         valid_at=f"+{int((end - now).total_seconds()) // 3}s",
         path=dest or f"{beside}-cert.pub",
     )
+
+
+def _principals(person: Person) -> list[str]:
+    """Where the certificate is good. The roles ssh_ca and cloud_init have the same rule."""
+    lists = []
+    for field, default in (("cert_accounts", person["name"]), ("cert_groups", "gpu")):
+        given = person.get(field)
+        if given == []:
+            raise CaError(f"the {field} of {person['name']} are empty, so a certificate would be good for nothing")
+        lists.append([default] if given is None else given)
+    return [f"{account}@{group}" for account in lists[0] for group in lists[1]]
 
 
 def _choose_key(person: Person, key: str, read: Read) -> tuple[PublicKey, str]:

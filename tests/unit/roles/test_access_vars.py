@@ -56,3 +56,19 @@ def test_false_from_the_command_line_is_false(value: Value) -> None:
     pam, blocks, settings = value("sshd_hardening", expression, **given)
     assert (pam, blocks, settings["ChallengeResponseAuthentication"]) == ([], [], False)
     assert "UsePAM" not in settings
+
+
+def test_empty_list_is_nobody_and_no_list_is_the_default(value: Value) -> None:
+    people = [
+        {"name": "alice"},
+        {"name": "bob", "cert_accounts": None, "cert_groups": None},
+        {"name": "carol", "cert_accounts": []},
+        {"name": "dave", "cert_groups": []},
+        {"name": "erin", "cert_accounts": ["erin", "train"], "cert_groups": ["gpu", "other"]},
+        {"name": "mallory", "state": "absent"},
+    ]
+    wanted = {name: [f"{name}@gpu"] for name in ("alice", "bob", "erin", "train")}
+    assert value("ssh_ca", "__ssh_ca_principals", gpu_users=people) == wanted
+    for user in ("bob", "carol", "dave", "train"):
+        given = {"gpu_users": people, "__cloud_init_user": user}
+        assert value("cloud_init", "__cloud_init_principals", **given) == wanted.get(user, [])

@@ -134,6 +134,13 @@ def test_what_a_certificate_says() -> None:
     assert (found.options, found.path) == (["no-pty"], "/tmp/x")
 
 
+@pytest.mark.parametrize("field", ["cert_accounts", "cert_groups"])
+def test_empty_list_is_nobody_and_no_list_is_the_default(field: str) -> None:
+    assert request({**ALICE, field: None}, "", "12h", "", "/people", NOW, read).principals == ["alice@gpu"]
+    with pytest.raises(CaError, match=f"the {field} of alice are empty"):
+        request({**ALICE, field: []}, "", "12h", "", "/people", NOW, read)
+
+
 @pytest.mark.parametrize(
     ("keys", "key", "wanted"),
     [
