@@ -1,7 +1,7 @@
 # Copyright (c) 2026, gpuops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What roles make of the data of the people."""
+"""What roles make of the data of the people, without a node."""
 
 from __future__ import annotations
 
@@ -72,3 +72,32 @@ def test_empty_list_is_nobody_and_no_list_is_the_default(value: Value) -> None:
     for user in ("bob", "carol", "dave", "train"):
         given = {"gpu_users": people, "__cloud_init_user": user}
         assert value("cloud_init", "__cloud_init_principals", **given) == wanted.get(user, [])
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_line_of_the_ca_that_would_go_again_is_refused(tmp_path: Path, exclusive: bool) -> None:
+    (tmp_path / "user_ca.pub").write_text("ssh-ed25519 AAAA the ca\n")
+    variables = {
+        "ansible_connection": "local",
+        "ansible_python_interpreter": sys.executable,
+        "ansible_user": "ops",
+        "ssh_ca_dir": str(tmp_path),
+        "gpu_users": [{"name": "alice", "cert_accounts": ["ops"]}, {"name": "ops", "exclusive": exclusive}],
+    }
+    inventory = tmp_path / "hosts.json"
+    inventory.write_text(json.dumps({"gpu": {"hosts": {"gpu-1": variables}}}))
+    role = {"name": "gpuops.fleet.ssh_ca", "tasks_from": "by_authorized_keys"}
+    play = {"hosts": "gpu", "gather_facts": False, "tasks": [{"ansible.builtin.include_role": role}]}
+    (tmp_path / "play.yml").write_text(json.dumps([play]))
+    keys = tmp_path / ".ssh" / "authorized_keys"
+    keys.parent.mkdir()
+    program = str(Path(sys.executable).with_name("ansible-playbook"))
+    command = [program, "-i", str(inventory), str(tmp_path / "play.yml")]
+    env = {**os.environ, "ANSIBLE_CONFIG": f"{REPOSITORY}/ansible.cfg", "HOME": str(tmp_path)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode != 0) is exclusive, done.stdout + done.stderr
+    if exclusive:
+        assert "take exclusive: true of ops out of gpu_users" in " ".join(done.stdout.split())
+        assert not keys.exists()
+    else:
+        assert 'cert-authority,principals="ops@gpu" ssh-ed25519 AAAA the ca\n' in keys.read_text()
