@@ -23,6 +23,7 @@ import paramiko
 import pytest
 from lab_web import Web
 from podman import podman
+from secret_watch import SEARCH_NODE, ArgumentWatch, holders
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("access")]
 
@@ -46,6 +47,7 @@ class Team:
     folder: Path
     hosts: dict[str, dict[str, Any]]
     people: dict[str, dict[str, Any]] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
 
     def key(self, name: str) -> Path:
         path = self.folder / "keys" / name
@@ -81,6 +83,7 @@ class Team:
                 "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"),
                 "ANSIBLE_NOCOLOR": "1",
                 "GITHUB_TOKEN": TOKEN,
+                **self.environment,
             },
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
             timeout=300,
@@ -250,7 +253,28 @@ def test_keys_of_github_come_and_go_and_stay_while_it_is_down(team: Team) -> Non
         web.says(members, json.dumps([{"login": "Hub"}]))
         team.people["hub"] = {"name": "hub", "sources": [{"url": keys, "team": "acme/gpu"}]}
         settings = {"authorized_keys_github_api_url": web.url}
-        team.settle("-vvvv", **settings)
+        # What the token and the keys of people on this machine could be read from, while it runs and afterwards.
+        secrets = [TOKEN, team.key("hub").read_text().splitlines()[1]]
+        traces = team.folder / "traces"
+        traces.mkdir()
+        team.environment = {
+            "ANSIBLE_CACHE_PLUGIN": "ansible.builtin.jsonfile",
+            "ANSIBLE_CACHE_PLUGIN_CONNECTION": str(traces / "facts"),
+            "ANSIBLE_LOCAL_TEMP": str(traces / "tmp"),
+            "ANSIBLE_LOG_PATH": str(traces / "log"),
+            "ANSIBLE_KEEP_REMOTE_FILES": "1",
+            "ANSIBLE_DISPLAY_ARGS_TO_STDOUT": "1",
+        }
+        with ArgumentWatch(*secrets) as watch:
+            said = team.settle("-vvvv", "--diff", **settings)
+        team.environment = {}
+        assert watch.looks > 20
+        assert not watch.found
+        assert not [secret for secret in secrets if secret in said]
+        assert not holders(traces, secrets)
+        for release in RELEASES:
+            for secret in secrets:
+                assert team.sh(release, f"set -- '{secret}'{SEARCH_NODE}") == ""
         assert web.paths().count("/hub.keys") == 1, "once for all nodes"
         for release in RELEASES:
             assert team.ssh(release, "hub", "hub") == "hub"
