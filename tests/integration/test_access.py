@@ -254,7 +254,7 @@ def test_keys_of_github_come_and_go_and_stay_while_it_is_down(team: Team) -> Non
         team.people["hub"] = {"name": "hub", "sources": [{"url": keys, "team": "acme/gpu"}]}
         settings = {"authorized_keys_github_api_url": web.url}
         # What the token and the keys of people on this machine could be read from, while it runs and afterwards.
-        secrets = [TOKEN, team.key("hub").read_text().splitlines()[3]]
+        secrets = [TOKEN, team.key("hub").read_text().splitlines()[4]]
         traces = team.folder / "traces"
         traces.mkdir()
         team.environment = {
