@@ -39,7 +39,8 @@ BACKUPS = "/var/backups"
 # The first one of people, in Debian as elsewhere.
 UID_MIN = 1000
 _UID_NOBODY = 65534
-LOCK = "/run/gpuops-people.lock"
+# That of the shadow tools, which lock it in another way and do not wait for us. Only root can open it.
+LOCK = "/etc/.pwd.lock"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")
 # An account that we lock expires on the day after the first one. The first one is what admins write by hand, and what
 # they have locked is not ours to open.
