@@ -206,11 +206,20 @@ def start(node: Node, image: str, lab: str, password: str, key: str, address: st
     real = REAL if node.machine == "real" else []
     door = [f"--network={lab}-outside:ip={address}", f"--network={lab}-inside"]
     network = {"": ["--publish=127.0.0.1::22"], "door": door, "inside": [f"--network={lab}-inside"]}[node.place]
-    podman(
-        "run", "--detach", "--name", container, "--hostname", node.name, "--label", f"{LABEL}={lab}",
-        *rights, *network, *real, *seed, image, *init,
-        probe_image=image,
-    )  # fmt: skip
+    run(
+        container,
+        image,
+        "--hostname",
+        node.name,
+        "--label",
+        f"{LABEL}={lab}",
+        *rights,
+        *network,
+        *real,
+        *seed,
+        image,
+        *init,
+    )
     hand_out = ["exec", "-i", container, "sh", "-ec", HAND_OUT, "sh", node.machine]
     podman(*hand_out, stdin=f"root:{password}\n", probe_image=image)
     if node.way:
@@ -222,6 +231,18 @@ def start(node: Node, image: str, lab: str, password: str, key: str, address: st
         return address, 22
     template = f'{{{{(index .NetworkSettings.Networks "{lab}-inside").IPAddress}}}}'
     return podman("inspect", "--format", template, container).strip(), 22
+
+
+def run(container: str, image: str, *arguments: str) -> None:
+    """Start a container. podman looks for a free port and takes it a moment later, when it may be somebody else's."""
+    for tries_left in reversed(range(5)):
+        try:
+            podman("run", "--detach", "--name", container, *arguments, probe_image=image)
+            return
+        except LabError as error:
+            if "address already in use" not in str(error) or not tries_left:
+                raise
+            podman("rm", "--force", container)
 
 
 def networks(lab: str, count: int) -> list[str]:

@@ -35,8 +35,14 @@ class Outside:
         return str(self.nodes[alias]["lab_container"])
 
     def restart(self, alias: str) -> int:
-        """Start a node again, and return the new port of its sshd."""
-        podman("restart", "--time", "0", self.container(alias))
+        """Start a node again until its sshd has another port, and return that."""
+        before = port = self._port(alias)
+        while port == before:
+            podman("restart", "--time", "0", self.container(alias))
+            port = self._port(alias)
+        return port
+
+    def _port(self, alias: str) -> int:
         return int(podman("port", self.container(alias), "22/tcp").strip().rpartition(":")[2])
 
     def known_hosts(self) -> str:
