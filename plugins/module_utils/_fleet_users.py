@@ -33,6 +33,7 @@ from ansible_collections.gpuops.fleet.plugins.module_utils._authorized_keys impo
     renew,
     without,
 )
+from ansible_collections.gpuops.fleet.plugins.module_utils._sshd_process import Run, sshd_program
 
 SUDOERS = "/etc/sudoers.d"
 BACKUPS = "/var/backups"
@@ -68,8 +69,6 @@ PERSON_SPEC: dict[str, dict[str, t.Any]] = {
     "home": {"type": "str", "choices": ["keep", "archive", "remove"], "default": "keep"},
     "end_sessions": {"type": "bool", "default": False},
 }
-
-Run = t.Callable[[t.Sequence[str]], t.Tuple[int, str]]
 
 
 class FleetUsersError(Exception):
@@ -302,7 +301,7 @@ class Machine:
     def __init__(self, run: Run, scratch: str) -> None:
         self._run = run
         self._scratch = scratch
-        self._sshd = shutil.which("sshd", path="/usr/sbin:/sbin:/usr/local/sbin:/usr/bin")
+        self._sshd = sshd_program()
         self._patterns: dict[str, str] = {}
 
     def look(self, person: Person) -> State:
@@ -779,7 +778,7 @@ def _may_differ() -> bool:
 
 
 def _is_locked(name: str) -> bool:
-    """Whether the account has expired on the first day there is, as we leave those that cannot be deleted yet."""
+    """Whether the account has expired on the day that we write for those that cannot be deleted yet."""
     for line in _read("/etc/shadow").splitlines():
         fields = line.split(":")
         if fields[0] == name and len(fields) > 7:

@@ -16,7 +16,6 @@ import hashlib
 import os
 import pwd
 import re
-import shutil
 import typing as t
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +87,7 @@ class Sshd:
 
 def find_sshd(run: Run) -> Sshd:
     """How sshd runs here; an error when a change could not be brought into force, or would end it."""
-    program = shutil.which("sshd", path="/usr/sbin:/sbin:/usr/local/sbin:/usr/bin")
+    program = process.sshd_program()
     if not program:
         raise SshdError("there is no sshd on this machine; next: apt-get install openssh-server")
     found = process.listeners(run)

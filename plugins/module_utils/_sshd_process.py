@@ -14,6 +14,7 @@ import contextlib
 import os
 import re
 import shlex
+import shutil
 import socket
 import struct
 import time
@@ -128,6 +129,11 @@ def _name(folder: Path) -> str:
 
 def _parent(folder: Path) -> int:
     return int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+
+
+def sshd_program() -> str | None:
+    """The sshd of this machine. It is not on the path of everybody who may run it."""
+    return shutil.which("sshd", path="/usr/sbin:/sbin:/usr/local/sbin:/usr/bin")
 
 
 def has_systemd() -> bool:

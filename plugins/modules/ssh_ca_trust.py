@@ -99,7 +99,6 @@ import base64
 import contextlib
 import glob
 import os
-import shutil
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
@@ -118,6 +117,7 @@ from ansible_collections.gpuops.fleet.plugins.module_utils._ssh_ca import (
     sshd_settings,
 )
 from ansible_collections.gpuops.fleet.plugins.module_utils._sshd_policy import read
+from ansible_collections.gpuops.fleet.plugins.module_utils._sshd_process import sshd_program
 from ansible_collections.gpuops.fleet.plugins.module_utils._sshd_settings import Effective, parse_effective
 
 # Where somebody may log in from, for Match blocks: what is asked for is the same for everybody.
@@ -126,7 +126,7 @@ _LOGIN = "user=root,host=localhost,addr=127.0.0.1,laddr=127.0.0.1,lport=22"
 
 def ask_sshd(module: AnsibleModule) -> Effective:
     """What sshd is told by its files."""
-    program = shutil.which("sshd", path="/usr/sbin:/sbin:/usr/local/sbin:/usr/bin")
+    program = sshd_program()
     if not program:
         raise CaError("there is no sshd on this machine; next: apt-get install openssh-server")
     # sshd refuses to say anything without it; a socket makes it with the first connection only.
