@@ -66,11 +66,9 @@ def renew(text: str, wish: Wish) -> str:
     there = {fingerprint_of(line) for line in (*before, *after)} & wish.own
     after += [line for found, line in mine.items() if found not in wanted | there]
     lines = [mine.get(fingerprint_of(line), f"{line}\n") for line in wish.lines if fingerprint_of(line) not in there]
-    if lines:
-        if before and not before[-1].endswith("\n"):
-            before[-1] += "\n"
-        return "".join((*before, f"{BEGIN}\n", *lines, f"{END}\n", *after))
-    return "".join((*before, *after))
+    whole = [*before, *([f"{BEGIN}\n", *lines, f"{END}\n"] if lines else []), *after]
+    # A file may end without a newline, and what was its last line need not be the last one any more.
+    return "".join(line if line.endswith("\n") else f"{line}\n" for line in whole[:-1]) + "".join(whole[-1:])
 
 
 def without(text: str, gone: t.Container[str]) -> str:

@@ -106,6 +106,10 @@ def test_text_of_a_file_cannot_write_to_the_terminal() -> None:
     assert describe(f"{ALICE}\x1b[2J\r\n") == [f"key {fingerprint_of(ALICE)} alice?[2J"]
 
 
+def test_key_in_use_does_not_become_the_comment_of_a_last_line_without_newline() -> None:
+    assert renew(text(BEGIN, ME, END) + OTHER, Wish(own=MINE)) == text(OTHER, ME)
+
+
 LINES = st.lists(st.sampled_from([ALICE, BOB, ME, OTHER, BEGIN, END, "", "# c", "restrict " + BOB, "junk"]), max_size=8)
 
 
