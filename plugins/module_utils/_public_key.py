@@ -51,8 +51,7 @@ class PublicKey:
     @property
     def fingerprint(self) -> str:
         """As ssh-keygen -l and the log of sshd show it."""
-        digest = hashlib.sha256(base64.b64decode(self.blob)).digest()
-        return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
+        return fingerprint_of(base64.b64decode(self.blob))
 
     @property
     def rsa_bits(self) -> int:
@@ -75,6 +74,11 @@ class PublicKey:
 def file_named(entry: str) -> str:
     """The file on the controller that an entry of somebody's keys names; nothing when it is a key itself."""
     return entry.strip() if entry.lstrip().startswith(("/", "~")) else ""
+
+
+def fingerprint_of(public: bytes) -> str:
+    """Of the bytes that the blob stands for."""
+    return "SHA256:" + base64.b64encode(hashlib.sha256(public).digest()).decode().rstrip("=")
 
 
 def parse_line(text: str) -> PublicKey:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
-import hashlib
 import os
 import re
 import shlex
@@ -20,6 +19,7 @@ import stat
 import typing as t
 from dataclasses import dataclass, replace
 
+from ansible_collections.gpuops.fleet.plugins.module_utils._public_key import fingerprint_of
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_causes import SickError, printable
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_client import (
     Route,
@@ -84,10 +84,6 @@ def parse_public_key(text: str) -> bytes:
 def parse_agent(text: str) -> set[str]:
     """Read C{ssh-add -l}, or C{ssh-keygen -l}: the fingerprints."""
     return set(re.findall(r"^\d+ (SHA256:\S+) ", text, re.MULTILINE))
-
-
-def fingerprint_of(public: bytes) -> str:
-    return "SHA256:" + base64.b64encode(hashlib.sha256(public).digest()).decode().rstrip("=")
 
 
 def is_obsolete(data: bytes, public: bytes) -> bool:

@@ -13,12 +13,12 @@ import typing as t
 from dataclasses import replace
 
 import pytest
+from ansible_collections.gpuops.fleet.plugins.module_utils._public_key import fingerprint_of
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_causes import SickError
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_client import Route, Target
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_key import (
     PrivateKey,
     check_keys,
-    fingerprint_of,
     is_obsolete,
     keys_in_use,
     parse_agent,
