@@ -92,7 +92,7 @@ mkdir -p /run/sshd
 /usr/sbin/sshd
 exec sleep infinity
 """
-CLOUD_INIT = "cloud-init status --wait --long >&2"
+CLOUD_INIT = "timeout 300 cloud-init status --wait --long >&2"
 SEED = "/var/lib/cloud/seed/nocloud/user-data"
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 CONTAINERS_CONF = Path(__file__).with_name("containers.conf")
 INSTALL = "apt-get install podman iptables runc"
+# The longest is a build, some minutes on a busy machine.
+SECONDS = 900
 
 
 class LabError(Exception):
@@ -31,7 +33,10 @@ def _run(args: list[str], quirk: bool, stdin: str | None) -> subprocess.Complete
     settings = {"CONTAINERS_CONF": str(CONTAINERS_CONF)} if quirk else {}
     # Always a stdin of its own: podman exec -i would eat the terminal's.
     command = as_root("podman", *args, **settings)
-    return subprocess.run(command, input=stdin or "", text=True, capture_output=True, check=False)
+    try:
+        return subprocess.run(command, input=stdin or "", text=True, capture_output=True, check=False, timeout=SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise LabError(f"podman {' '.join(args[:2])} did not end within {SECONDS} s; next: podman ps --all") from error
 
 
 @cache

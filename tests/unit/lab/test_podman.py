@@ -49,3 +49,10 @@ def test_podman_that_is_missing_is_named(podman_is: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("PATH", str(podman_is.parent))
     with pytest.raises(podman.LabError, match=r"podman is not installed.*next: apt-get install podman"):
         podman.require()
+
+
+def test_podman_that_hangs_is_ended(podman_is: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(podman, "SECONDS", 0.2)
+    write(podman_is, "exec sleep 60")
+    with pytest.raises(podman.LabError, match=r"podman run image did not end within 0\.2 s; next: podman ps"):
+        podman.podman("run", "image")
