@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+SECONDS = 600
 SCENARIOS = sorted(path.parent.name for path in REPOSITORY.glob("molecule/*/molecule.yml"))
 
 
@@ -27,13 +28,20 @@ def test_scenario(scenario: str, tmp_path: Path) -> None:
         "NO_COLOR": "1",
     }
     env.pop("PYTEST_ADDOPTS", None)
-    done = subprocess.run(
-        ["molecule", "test", "--scenario-name", scenario],
-        cwd=REPOSITORY,
-        env=env,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    log = tmp_path / "molecule.log"
+    command = ["molecule", "test", "--scenario-name", scenario]
+    try:
+        with log.open("w") as out:
+            rc: int | str = subprocess.run(
+                command,
+                cwd=REPOSITORY,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                check=False,
+                timeout=SECONDS,
+            ).returncode
+    except subprocess.TimeoutExpired:
+        rc = f"no end within {SECONDS} s"
+    assert rc == 0, log.read_text()
