@@ -172,11 +172,16 @@ def node_image(release: str, kind: str) -> str:
     image = f"localhost/gpuops-node:{release}-{kind}-{digest(base.encode(), *content)}"
     if not exists("image", image):
         print(f"lab: building {image} (once, about half a minute)", file=sys.stderr, flush=True)
-        podman(
+        build = [
             "build", "--quiet", "--build-arg", f"BASE={base}", "--build-arg", f"KIND={kind}",
             "--ignorefile", str(HERE / "containerignore"), "--tag", image, str(HERE),
-            probe_image=base,
-        )  # fmt: skip
+        ]  # fmt: skip
+        try:
+            podman(*build, probe_image=base)
+        except LabError as error:
+            # Mostly a mirror that stalls.
+            print(f"lab: {error}; building once more", file=sys.stderr, flush=True)
+            podman(*build, probe_image=base)
     return image
 
 

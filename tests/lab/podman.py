@@ -14,7 +14,7 @@ from pathlib import Path
 CONTAINERS_CONF = Path(__file__).with_name("containers.conf")
 INSTALL = "apt-get install podman iptables runc"
 # The longest is a build, some minutes on a busy machine.
-SECONDS = 900
+SECONDS = 600
 
 
 class LabError(Exception):
