@@ -679,8 +679,10 @@ def has_other_mode(change: Change) -> bool:
 
 
 def remove_cache(script_path: str) -> None:
-    """Remove what the script for Match exec keeps."""
+    """Remove what the script for Match exec keeps, and what a run that was killed left of the script itself."""
     shutil.rmtree(script_path + ssh_failover.CACHE_SUFFIX, ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(_staged(script_path))
 
 
 def read_file(path: str) -> bytes | None:

@@ -120,6 +120,15 @@ def test_a_killed_run_leaves_the_old_or_the_new(tmp_path: Path, monkeypatch: pyt
     assert config.read_bytes() == USER_CONFIG
 
 
+def test_what_a_killed_run_left_of_the_script_goes_with_the_last_alias(tmp_path: Path) -> None:
+    config = tmp_path / ".ssh" / "config"
+    config.parent.mkdir(0o700)
+    run(config, aliases=PLAIN, exclusive=True)
+    (config.parent / "config.d" / f".{ssh_failover.SCRIPT_FILE}.gpuops-new").write_bytes(b"#!/b")
+    run(config, aliases=[], exclusive=True)
+    assert list(config.parent.iterdir()) == []
+
+
 def test_two_runs_at_once_are_both_there(tmp_path: Path) -> None:
     config = tmp_path / ".ssh" / "config"
     for turn in range(ROUNDS):
