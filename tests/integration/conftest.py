@@ -27,7 +27,7 @@ from podman import podman
 REPOSITORY = Path(__file__).resolve().parents[2]
 LAB = REPOSITORY / "tests" / "lab"
 NODES = ("gpu-1=deb12:h100x8-570", "gpu-2=deb13:rtx4090x2-550")
-SITE_SECONDS = 150
+SITE_SECONDS = 300
 # A complaint of the table: who and why, and below it what to type.
 COMPLAINT = re.compile(r"^(\S+?)(?: \(.*?\))?: (.+)\n  next: (.+)$", re.MULTILINE)
 USERS_CONFIG = "Host elsewhere\n  HostName 192.0.2.1\n\tUser  me # by hand\n\nHost *\n  ServerAliveInterval 30\n"

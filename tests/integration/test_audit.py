@@ -87,7 +87,7 @@ def audit(fleet: Fleet, *arguments: str) -> Audit:
     command += ["-e", f"audit_json={files[0]}", "-e", f"audit_junit={files[1]}"]
     done = subprocess.run(
         command, cwd=REPOSITORY, env=fleet.environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, check=False, timeout=120,
+        stderr=subprocess.STDOUT, text=True, check=False, timeout=300,
     )  # fmt: skip
     assert "Traceback" not in done.stdout, done.stdout
     return Audit(done.returncode, done.stdout, json.loads(files[0].read_text()), ET.parse(files[1]).getroot())

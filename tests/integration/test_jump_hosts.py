@@ -35,7 +35,7 @@ NODES = (
 BASTIONS = ("bastion-1", "bastion-2")
 # For so long it is kept that a jump host answers, and that it does not.
 UP_SECONDS, DOWN_SECONDS = 2, 6
-SITE_SECONDS = 180
+SITE_SECONDS = 300
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("jump-hosts")]
 
 

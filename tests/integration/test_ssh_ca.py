@@ -26,7 +26,7 @@ from podman import podman
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LAB = REPOSITORY / "tests" / "lab" / "lab.py"
-PLAY_SECONDS = 240
+PLAY_SECONDS = 600
 # What the roles ask sshd to read.
 REVOKED = "/etc/ssh/gpuops-revoked-keys"
 TRUST = [

@@ -33,7 +33,7 @@ from podman import as_root, podman
 REPOSITORY = Path(__file__).resolve().parents[2]
 LAB = REPOSITORY / "tests" / "lab" / "lab.py"
 MACHINES = ("one", "two", "three", "four", "sockets")
-PLAY_SECONDS = 240
+PLAY_SECONDS = 600
 # After that, a node whose controller was killed puts the old files back.
 ROLLBACK_SECONDS = 30
 SOCKET_RUNS = 10
