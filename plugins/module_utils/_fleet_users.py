@@ -33,7 +33,7 @@ from ansible_collections.gpuops.fleet.plugins.module_utils._authorized_keys impo
     renew,
     without,
 )
-from ansible_collections.gpuops.fleet.plugins.module_utils._sshd_process import Run, sshd_program
+from ansible_collections.gpuops.fleet.plugins.module_utils._sshd_process import Run, ask_sshd, sshd_program
 
 SUDOERS = "/etc/sudoers.d"
 BACKUPS = "/var/backups"
@@ -336,10 +336,7 @@ class Machine:
             return ".ssh/authorized_keys .ssh/authorized_keys2"
         who = name if _may_differ() else "root"
         if who not in self._patterns:
-            # sshd says nothing without it.
-            with contextlib.suppress(OSError):
-                os.makedirs("/run/sshd", mode=0o755, exist_ok=True)
-            code, said = self._run([self._sshd, "-T", "-C", f"user={who},host=localhost,addr=127.0.0.1"])
+            code, said = ask_sshd(self._run, [self._sshd, "-T", "-C", f"user={who},host=localhost,addr=127.0.0.1"])
             found = re.search(r"^authorizedkeysfile (.+)$", said, re.MULTILINE)
             if code or not found:
                 raise FleetUsersError(

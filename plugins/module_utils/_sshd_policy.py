@@ -75,11 +75,12 @@ class Sshd:
 
     def test(self, main: str) -> str:
         """What `sshd -t` has against these files."""
-        code, said = self.run([self.program, *self.overriding, "-f", main, "-t"])
+        code, said = process.ask_sshd(self.run, [self.program, *self.overriding, "-f", main, "-t"])
         return said.strip() or f"sshd -t ended with {code}" if code else ""
 
     def effective(self, main: str, login: Login) -> Effective:
-        code, said = self.run([self.program, *self.overriding, "-f", main, "-T", "-C", login.criteria])
+        command = [self.program, *self.overriding, "-f", main, "-T", "-C", login.criteria]
+        code, said = process.ask_sshd(self.run, command)
         if code:
             raise SshdError(f"sshd -T ended with {code}: {said.strip()}")
         return judge.parse_effective(said)
@@ -103,7 +104,7 @@ def find_sshd(run: Run) -> Sshd:
         raise SshdError(f"no sshd of this machine reads {CONFIG} (found: {seen}); next: ps -ef | grep sshd")
     for listener in ours:
         process.check_reloadable(listener)
-    # sshd refuses to test anything without it; a socket makes it with the first connection only.
+    # One that is told to read its files again ends without it.
     os.makedirs("/run/sshd", mode=0o755, exist_ok=True)
     return Sshd(program, tuple(ours), waiting, origin, run)
 

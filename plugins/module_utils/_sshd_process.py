@@ -24,6 +24,9 @@ from pathlib import Path
 
 from ansible_collections.gpuops.fleet.plugins.module_utils._sshd_settings import Effective, SshdError
 
+_DIRECTORY = "/run/sshd"
+_TRIES = 5
+
 Run = t.Callable[[t.Sequence[str]], t.Tuple[int, str]]
 
 _IDENTIFICATION = b"SSH-2.0-gpuops.fleet_sshd_policy\r\n"
@@ -134,6 +137,21 @@ def _parent(folder: Path) -> int:
 def sshd_program() -> str | None:
     """The sshd of this machine. It is not on the path of everybody who may run it."""
     return shutil.which("sshd", path="/usr/sbin:/sbin:/usr/local/sbin:/usr/bin")
+
+
+def ask_sshd(run: Run, command: t.Sequence[str]) -> tuple[int, str]:
+    """Run `sshd -t` or `sshd -T`, which say nothing without their directory.
+
+    A socket makes it with the first connection only, and the service that the socket starts takes it along when it
+    ends, which may be between our making it and sshd's looking for it.
+    """
+    for _try in range(_TRIES):
+        with contextlib.suppress(OSError):
+            os.makedirs(_DIRECTORY, mode=0o755, exist_ok=True)
+        code, said = run(command)
+        if not code or _DIRECTORY not in said:
+            break
+    return code, said
 
 
 def has_systemd() -> bool:

@@ -103,6 +103,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.gpuops.fleet.plugins.module_utils import _sshd_guard as guard
+from ansible_collections.gpuops.fleet.plugins.module_utils import _sshd_process as process
 from ansible_collections.gpuops.fleet.plugins.module_utils._public_key import PublicKeyError, parse_line
 from ansible_collections.gpuops.fleet.plugins.module_utils._ssh_ca import (
     HOST_KEY_TYPES,
@@ -117,7 +118,6 @@ from ansible_collections.gpuops.fleet.plugins.module_utils._ssh_ca import (
     sshd_settings,
 )
 from ansible_collections.gpuops.fleet.plugins.module_utils._sshd_policy import read
-from ansible_collections.gpuops.fleet.plugins.module_utils._sshd_process import sshd_program
 from ansible_collections.gpuops.fleet.plugins.module_utils._sshd_settings import Effective, parse_effective
 
 # Where somebody may log in from, for Match blocks: what is asked for is the same for everybody.
@@ -126,15 +126,18 @@ _LOGIN = "user=root,host=localhost,addr=127.0.0.1,laddr=127.0.0.1,lport=22"
 
 def ask_sshd(module: AnsibleModule) -> Effective:
     """What sshd is told by its files."""
-    program = sshd_program()
+    program = process.sshd_program()
     if not program:
         raise CaError("there is no sshd on this machine; next: apt-get install openssh-server")
-    # sshd refuses to say anything without it; a socket makes it with the first connection only.
-    os.makedirs("/run/sshd", mode=0o755, exist_ok=True)
-    code, out, error = module.run_command([program, "-T", "-C", _LOGIN])
+
+    def run(command: t.Sequence[str]) -> tuple[int, str]:
+        code, out, error = module.run_command(command)
+        return code, error if code else out
+
+    code, said = process.ask_sshd(run, [program, "-T", "-C", _LOGIN])
     if code:
-        raise CaError(f"sshd -T ended with {code}: {error.strip()}; next: sshd -t")
-    return parse_effective(out)
+        raise CaError(f"sshd -T ended with {code}: {said.strip()}; next: sshd -t")
+    return parse_effective(said)
 
 
 def find_host_keys(effective: Effective) -> dict[str, str]:

@@ -61,7 +61,7 @@ class Node:
         return podman("exec", self.container, "sh", "-ec", script, "sh", *arguments)
 
     def port(self) -> int:
-        """The published port of sshd; another one after each start."""
+        """The published port of sshd."""
         return int(podman("port", self.container, "22/tcp").strip().rpartition(":")[2])
 
     def fingerprint(self) -> str:

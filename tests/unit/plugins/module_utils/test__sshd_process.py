@@ -195,3 +195,22 @@ def test_sshd_that_has_not_taken_its_files_over(serve: t.Callable[[bytes], int])
     assert process.differing_offer(("localhost", serve(data)), {**wanted, "hostkeyalgorithms": ["rsa-sha2-512"]}) == {
         "HostKeyAlgorithms": "ssh-ed25519"
     }
+
+
+def test_directory_that_a_service_takes_along_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = tmp_path / "sshd"
+    monkeypatch.setattr(process, "_DIRECTORY", str(directory))
+    taken = iter([True, True, False])
+
+    def run(_command: t.Sequence[str]) -> tuple[int, str]:
+        if next(taken):
+            directory.rmdir()
+        return (0, "port 22") if directory.exists() else (255, f"Missing privilege separation directory: {directory}")
+
+    assert process.ask_sshd(run, ["sshd", "-T"]) == (0, "port 22")
+
+
+def test_what_else_sshd_has_against_its_files_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "_DIRECTORY", str(tmp_path / "sshd"))
+    answers = iter([(255, "Bad configuration option: Prot")])
+    assert process.ask_sshd(lambda _command: next(answers), ["sshd", "-t"]) == (255, "Bad configuration option: Prot")
