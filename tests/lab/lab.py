@@ -18,8 +18,7 @@ machine reaches. The nodes without GPUs are the group bastion, and the jump host
 
 ~ says how a node is handed out otherwise. ~ubuntu: no password, the key of DIR/home/.ssh, which is made when missing,
 and the user ubuntu with sudo. ~pod: that key and root, without systemd and sftp; it keeps running when its sshd is
-killed, and has another port after each start. ~cloud-init=FILE: what cloud-init makes of that user-data at the first
-boot, and nothing else.
+killed. ~cloud-init=FILE: what cloud-init makes of that user-data at the first boot, and nothing else.
 
 FLEET_NODE_IMAGE=registry/name:{} takes ready node images instead of building them; {} becomes deb11, deb12, deb13,
 deb12-real, or deb12-cloud-init.
@@ -322,6 +321,8 @@ def down(folder: Path) -> None:
     found = podman("ps", "--all", "--quiet", "--filter", f"label={LABEL}={lab_name(folder)}").split()
     if found:
         podman("rm", "--force", "--time", "0", *found)
+    # The disk of a pod that was started again.
+    podman("image", "prune", "--force", "--filter", f"label={LABEL}={lab_name(folder)}")
     for place in ("inside", "outside"):
         if exists("network", f"{lab_name(folder)}-{place}"):
             podman("network", "rm", "--force", f"{lab_name(folder)}-{place}")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lab import LABEL, POD_COMMAND, lab_name, run
 from podman import podman
 
 
@@ -35,15 +36,19 @@ class Outside:
         return str(self.nodes[alias]["lab_container"])
 
     def restart(self, alias: str) -> int:
-        """Start a node again until its sshd has another port, and return that."""
-        before = port = self._port(alias)
-        while port == before:
-            podman("restart", "--time", "0", self.container(alias))
-            port = self._port(alias)
-        return port
+        """Start a pod again on another port, with the disk that it had, and return the port.
 
-    def _port(self, alias: str) -> int:
-        return int(podman("port", self.container(alias), "22/tcp").strip().rpartition(":")[2])
+        podman keeps the port of a container, and those who rent out pods do not: the container is made anew.
+        """
+        container = self.container(alias)
+        label = f"{LABEL}={lab_name(self.folder)}"
+        image = podman("commit", "--quiet", "--change", f"LABEL {label}", container).strip()
+        podman("rm", "--force", "--time", "0", container)
+        given = ["--hostname", alias, "--label", label, "--publish=127.0.0.1::22"]
+        run(container, image, *given, image, "sh", "-c", POD_COMMAND)
+        listens = "until ss -Hltn sport = :22 | grep -q .; do sleep 0.2; done"
+        podman("exec", container, "timeout", "30", "sh", "-c", listens)
+        return int(podman("port", container, "22/tcp").strip().rpartition(":")[2])
 
     def known_hosts(self) -> str:
         """The host keys that are pinned."""
