@@ -23,6 +23,7 @@ want ps procps
 want rsync rsync
 want git git
 want busybox busybox
+want cc gcc
 # Some tests start an sshd of their own. Nobody's machine gets a server by running tests, except a CI machine.
 [ "${CI:-}" != true ] || want sshd openssh-server
 [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || missing="$missing debian-archive-keyring"

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ EXIT_USAGE = 64
 SUFFIX = " (simulated)"
 CREDIT = "simulated by the gpuops.fleet lab"
 DEPRECATED = "Requested functionality has been deprecated"
+# A text that starts so is the inside of its XML element, line by line.
 EMPTY = "\n"
 
 EVENT_REASONS = (
@@ -64,6 +65,7 @@ GPU_KEYS = {
     "row_remapper_banks",
     "page_retirement",
     "mig",
+    "nvlink",
     "fabric",
 }
 
@@ -84,6 +86,17 @@ class Gpu:
 
 
 @dataclass(frozen=True)
+class Nic:
+    """One InfiniBand or RoCE adapter; partner is the bus id of the GPU below the same PCIe switch, "" for none."""
+
+    index: int
+    name: str
+    bus_id: str
+    numa_node: int
+    partner: str
+
+
+@dataclass(frozen=True)
 class Machine:
     """One machine type."""
 
@@ -95,7 +108,13 @@ class Machine:
     cpus: list[str]
     nvswitches: list[str]
     gpus: list[Gpu]
+    nics: list[Nic]
     model: dict[str, Any]
+
+    def without(self, index: int) -> Machine:
+        """The machine as its driver sees it when one GPU did not answer at start-up: the others are counted again."""
+        left = [gpu for gpu in self.gpus if gpu.index != index]
+        return replace(self, gpus=[replace(gpu, index=number) for number, gpu in enumerate(left)])
 
     @property
     def version(self) -> tuple[int, ...]:
@@ -123,7 +142,7 @@ class Machine:
             counters = "sram"
         relative = model["temperature_c"].get("tlimit") is not None and self.version >= (535,)
         present = {counters, "tlimit" if relative else "absolute"}
-        if model["row_remapper_banks"] is not None:
+        if model["row_remapper_banks"] is not None and not model["mig"]:
             present.add("remapper")
         return frozenset(present)
 
@@ -148,6 +167,7 @@ def load_machine(name: str) -> Machine:
         check_keys(name, "gpu.", data["gpu"], GPU_KEYS)
         places = [(bus_id, node) for node, entry in enumerate(data["numa_nodes"]) for bus_id in entry["gpus"]]
         has_serial = data["gpu"]["has_serial"]
+        gpus = [identify(name, index, *place, has_serial=has_serial) for index, place in enumerate(places)]
         return Machine(
             name=name,
             driver=data["driver"],
@@ -156,7 +176,8 @@ def load_machine(name: str) -> Machine:
             links=data["links"],
             cpus=[entry["cpus"] for entry in data["numa_nodes"]],
             nvswitches=[bus_id for entry in data["numa_nodes"] for bus_id in entry.get("nvswitches", [])],
-            gpus=[identify(name, index, *place, has_serial=has_serial) for index, place in enumerate(places)],
+            gpus=gpus,
+            nics=find_nics(data["numa_nodes"], gpus),
             model=data["gpu"],
         )
     except (KeyError, TypeError, ValueError) as error:
@@ -176,6 +197,17 @@ def identify(machine: str, index: int, bus_id: str, numa_node: int, *, has_seria
     number = int(hashlib.sha256(seed.encode()).hexdigest(), 16) % 10**10
     unique = uuid.uuid5(uuid.NAMESPACE_URL, seed)
     return Gpu(index, bus_id, numa_node, f"GPU-{unique}", f"165{number:010d}" if has_serial else "N/A")
+
+
+def find_nics(numa_nodes: list[dict[str, Any]], gpus: list[Gpu]) -> list[Nic]:
+    """The network adapters: the first of a NUMA node is the partner of its first GPU, and so on."""
+    nics: list[Nic] = []
+    for node, entry in enumerate(numa_nodes):
+        partners = [gpu.bus_id for gpu in gpus if gpu.numa_node == node]
+        for position, bus_id in enumerate(entry.get("nics", [])):
+            partner = partners[position] if position < len(partners) else ""
+            nics.append(Nic(len(nics), f"mlx5_{len(nics)}", bus_id, node, partner))
+    return nics
 
 
 def long_bus_id(gpu: Gpu) -> str:
@@ -270,7 +302,9 @@ def pci_readings(machine: Machine, gpu: Gpu) -> dict[str, str]:
 def state_readings(machine: Machine) -> dict[str, str]:
     """Modes, utilization and clock event reasons."""
     model, version = machine.model, machine.version
-    mig = None if not model["mig"] else False
+    mig = None if model["mig"] is None else bool(model["mig"])
+    # The driver counts nothing for a GPU that is divided.
+    utilization = "N/A" if mig else "0 %"
     active = {name: "Active" if name == "gpu_idle" else "Not Active" for name in EVENT_REASONS}
     return {
         "display_mode": DEPRECATED if version >= (575,) else "Disabled",
@@ -280,12 +314,10 @@ def state_readings(machine: Machine) -> dict[str, str]:
         "addressing_mode": "HMM" if machine.open_kernel_module else "None",
         "mig_mode/current_mig": flag(mig),
         "mig_mode/pending_mig": flag(mig),
-        "mig_devices": "\nNone",
+        "mig_devices": mig_devices(machine),
         "accounting_mode": "Disabled",
         "accounting_mode_buffer_size": "4000",
-        "gpu_reset_status/reset_required": DEPRECATED if version >= (570,) else "No",
-        "gpu_reset_status/drain_and_reset_recommended": DEPRECATED if version >= (570,) else "No",
-        "gpu_recovery_action": "None",
+        **recovery_readings(version),
         "fan_speed": unit(model["fan_percent"], " %"),
         "performance_state": model["performance_state"],
         "compute_mode": "Default",
@@ -295,7 +327,10 @@ def state_readings(machine: Machine) -> dict[str, str]:
             f"clocks_event_reasons_counters/clocks_event_reasons_counters_{name}": "0 us"
             for name in ("sw_power_cap", "sync_boost", "sw_therm_slowdown", "hw_therm_slowdown", "hw_power_brake")
         },
-        **{f"utilization/{engine}_util": "0 %" for engine in ("gpu", "memory", "encoder", "decoder", "jpeg", "ofa")},
+        **{
+            f"utilization/{engine}_util": utilization
+            for engine in ("gpu", "memory", "encoder", "decoder", "jpeg", "ofa")
+        },
         **{
             f"{stats}/{item}": "0"
             for stats in ("encoder_stats", "fbc_stats")
@@ -305,6 +340,58 @@ def state_readings(machine: Machine) -> dict[str, str]:
         "accounted_processes": EMPTY,
         "capabilities/egm": "disabled",
     }
+
+
+def recovery_readings(version: tuple[int, ...]) -> dict[str, str]:
+    """What the driver asks for: in two elements, and since 570 in one."""
+    names = ("gpu_reset_status/reset_required", "gpu_reset_status/drain_and_reset_recommended")
+    if version >= (570,):
+        return {**dict.fromkeys(names, DEPRECATED), "gpu_recovery_action": "None"}
+    return dict.fromkeys(names, "No") if version >= (535,) else {}
+
+
+def mig_devices(machine: Machine, used_by_first: int = 12) -> str:
+    """The parts of a divided GPU, as XML; what runs runs in the first."""
+    if not machine.model["mig"]:
+        return "\nNone"
+    lines = []
+    for number, part in enumerate(machine.model["mig"]):
+        memory, bar1 = part["memory_mib"], part["bar1_mib"]
+        used = 12 if number else used_by_first
+        lines += [
+            "<mig_device>",
+            f"\t<index>{number}</index>",
+            f"\t<gpu_instance_id>{part['gpu_instance_id']}</gpu_instance_id>",
+            "\t<compute_instance_id>0</compute_instance_id>",
+            "\t<device_attributes>",
+            "\t\t<shared>",
+            *(f"\t\t\t<{key}_count>{count}</{key}_count>" for key, count in part["counts"].items()),
+            "\t\t</shared>",
+            "\t</device_attributes>",
+            "\t<ecc_error_count>",
+            "\t\t<volatile_count>",
+            "\t\t\t<sram_uncorrectable>0</sram_uncorrectable>",
+            "\t\t</volatile_count>",
+            "\t</ecc_error_count>",
+            "\t<fb_memory_usage>",
+            f"\t\t<total>{memory} MiB</total>",
+            "\t\t<reserved>0 MiB</reserved>",
+            f"\t\t<used>{used} MiB</used>",
+            f"\t\t<free>{memory - used} MiB</free>",
+            "\t</fb_memory_usage>",
+            "\t<bar1_memory_usage>",
+            f"\t\t<total>{bar1} MiB</total>",
+            "\t\t<used>0 MiB</used>",
+            f"\t\t<free>{bar1} MiB</free>",
+            "\t</bar1_memory_usage>",
+            "</mig_device>",
+        ]
+    return EMPTY + "\n".join(lines)
+
+
+def mig_uuid(gpu: Gpu, number: int) -> str:
+    """The same part of the same GPU has the same name on every run."""
+    return f"MIG-{uuid.uuid5(uuid.NAMESPACE_URL, f'{gpu.uuid}/{number}')}"
 
 
 def memory_readings(machine: Machine) -> dict[str, str]:
@@ -357,7 +444,7 @@ def error_readings(machine: Machine) -> dict[str, str]:
             found[f"retired_pages/{cause}/retired_page_addresses"] = EMPTY
         found["retired_pages/pending_blacklist"] = "No"
         found["retired_pages/pending_retirement"] = "No"
-    if model["row_remapper_banks"] is not None:
+    if "remapper" in machine.features:
         for kind in ("corr", "unc", "corr_inactive", "unc_inactive"):
             found[f"remapped_rows/remapped_row_{kind}"] = "0"
         found["remapped_rows/remapped_row_pending"] = "No"
@@ -415,7 +502,7 @@ def power_readings(machine: Machine) -> dict[str, str]:
 def clock_readings(machine: Machine) -> dict[str, str]:
     """Clocks now, of applications, and at most."""
     clocks, chosen = machine.model["clocks_mhz"], machine.model["application_clocks"]
-    found = {"supported_clocks": "N/A"}
+    found = {"supported_clocks": supported_clocks(clocks)}
     for group, prefix in (("clocks", ""), ("max_clocks", "max_")):
         for name, key in (("graphics", "graphics"), ("sm", "graphics"), ("mem", "memory"), ("video", "video")):
             found[f"{group}/{name}_clock"] = f"{clocks[prefix + key]} MHz"
@@ -426,6 +513,17 @@ def clock_readings(machine: Machine) -> dict[str, str]:
     if chosen:
         found["max_customer_boost_clocks/graphics_clock"] = f"{clocks['max_graphics']} MHz"
     return found
+
+
+def supported_clocks(clocks: dict[str, Any]) -> str:
+    """The clocks that can be chosen, as XML: on a real node most of the document."""
+    lines = []
+    for memory in clocks.get("supported_memory", []):
+        steps = range(clocks["max_graphics"], clocks["graphics"] - 1, -15)
+        lines += ["<supported_mem_clock>", f"\t<value>{memory} MHz</value>"]
+        lines += [f"\t<supported_graphics_clock>{step} MHz</supported_graphics_clock>" for step in steps]
+        lines.append("</supported_mem_clock>")
+    return EMPTY + "\n".join(lines) if lines else "N/A"
 
 
 def fabric_readings() -> dict[str, str]:

@@ -9,7 +9,8 @@ import time
 from dataclasses import dataclass
 
 from _faults import LOST_TEXT
-from _machine import CREDIT, SUFFIX, Gpu, Machine, long_bus_id
+from _machine import CREDIT, EMPTY, SUFFIX, Gpu, Machine, Nic, long_bus_id, mig_uuid
+from _work import process_of
 
 # The name column is wider than the real one by this, so that the real text is cut where it always is.
 WIDER = len(SUFFIX)
@@ -22,6 +23,7 @@ HELP = """NVIDIA System Management Interface -- v{driver}
     -q -x, --query --xml-format everything as XML
     --query-gpu= --format=      columns as CSV: csv[,noheader][,nounits]
     topo -m                     the topology matrix
+    nvlink -s                   the state of the NVLinks
     --version                   the versions
     -h,   --help                this text
 """
@@ -112,8 +114,33 @@ LAYOUTS = {
 
 
 def render_list(machine: Machine, gpu: Gpu) -> str:
-    """One line of -L."""
+    """The lines of one GPU in -L: itself and its parts."""
+    parts = [
+        f"  MIG {part['profile']:<12}Device {number:>2}: (UUID: {mig_uuid(gpu, number)})\n"
+        for number, part in enumerate(machine.model["mig"] or [])
+    ]
+    return title(machine, gpu) + "".join(parts)
+
+
+def title(machine: Machine, gpu: Gpu) -> str:
+    """The line that names one GPU."""
     return f"GPU {gpu.index}: {machine.product_name} (UUID: {gpu.uuid})\n"
+
+
+def render_nvlinks(machine: Machine, gpu: Gpu, *, inactive: bool) -> str:
+    """The lines of one GPU in nvlink -s; inactive: its first link is down."""
+    nvlink = machine.model["nvlink"]
+    if machine.model["mig"]:
+        text = "Nvlink queries are not supported for Devices in MIG mode\n"
+    elif nvlink:
+        speeds = [f"{nvlink['gbyte_s']:g} GB/s"] * nvlink["links"]
+        if inactive:
+            speeds[0] = "<inactive>"
+        text = "".join(f"\t Link {number}: {speed}\n" for number, speed in enumerate(speeds))
+    else:
+        text = "Device does not have or support Nvlink\n" if machine.version >= (595,) else ""
+    # Drivers before 595 were seen to say nothing at all about a GPU without NVLink.
+    return title(machine, gpu) + text if text else ""
 
 
 def render_version(machine: Machine) -> str:
@@ -138,23 +165,39 @@ def render_help(machine: Machine) -> str:
 
 def render_topology(machine: Machine) -> str:
     """The output of topo -m."""
-    heads = [f"GPU{gpu.index}" for gpu in machine.gpus] + ["CPU Affinity"]
+    legend = machine.version >= (520,)
+    nics = {nic: f"NIC{nic.index}" if legend else nic.name for nic in machine.nics}
+    heads = [*(f"GPU{gpu.index}" for gpu in machine.gpus), *nics.values(), "CPU Affinity"]
     heads += ["NUMA Affinity"] if machine.version >= (450,) else []
     heads += ["GPU NUMA ID"] if machine.version >= (535,) else []
     lines = ["\t\x1b[4m" + "\t".join(heads) + "\x1b[0m"]
+    places: list[Gpu | Nic] = [*machine.gpus, *machine.nics]
     for gpu in machine.gpus:
-        cells = [link(machine, gpu, other) for other in machine.gpus] + [machine.cpus[gpu.numa_node]]
+        cells = [link(machine, gpu, other) for other in places] + [machine.cpus[gpu.numa_node]]
         cells += [str(gpu.numa_node)] if machine.version >= (450,) else []
         cells += ["", "N/A"] if machine.version >= (535,) else []
         lines.append(f"GPU{gpu.index}\t" + "\t".join(cells))
-    return "\n".join(lines) + "\n" + LEGEND + f"\n{CREDIT}\n"
+    for nic, label in nics.items():
+        lines.append(f"{label}\t" + "\t".join(link(machine, nic, other) for other in places) + "\t")
+    text = "\n".join(lines) + "\n" + LEGEND
+    if legend and nics:
+        text += "\nNIC Legend:\n\n" + "".join(f"  {label}: {nic.name}\n" for nic, label in nics.items())
+    return f"{text}\n{CREDIT}\n"
 
 
-def link(machine: Machine, gpu: Gpu, other: Gpu) -> str:
-    """How two GPUs are connected."""
-    if gpu == other:
+def link(machine: Machine, one: Gpu | Nic, other: Gpu | Nic) -> str:
+    """How two devices are connected."""
+    if one == other:
         return " X "
-    return machine.links["same_numa_node" if gpu.numa_node == other.numa_node else "other_numa_node"]
+    same = one.numa_node == other.numa_node
+    if isinstance(one, Gpu) and isinstance(other, Gpu):
+        return machine.links["same_numa_node" if same else "other_numa_node"]
+    if not same:
+        return "SYS"
+    for nic, gpu in ((one, other), (other, one)):
+        if isinstance(nic, Nic) and nic.partner == gpu.bus_id:
+            return "PIX"
+    return "NODE"
 
 
 def render_table(machine: Machine, gpus: list[tuple[Gpu, dict[str, str]]]) -> str:
@@ -184,11 +227,25 @@ def render_table(machine: Machine, gpus: list[tuple[Gpu, dict[str, str]]]) -> st
         frame,
         *(head.format(gap) for head in layout.processes),
         f"|{'=' * whole}|",
-        f"|{'  No running processes found':<{whole}}|",
+        *render_processes(machine, gpus, whole),
         frame,
         CREDIT,
     ]
     return "\n".join(lines) + "\n"
+
+
+def render_processes(machine: Machine, gpus: list[tuple[Gpu, dict[str, str]]], whole: int) -> list[str]:
+    """The lines of the processes; whole is the width of the table inside its frame."""
+    lines = []
+    for gpu, values in gpus:
+        if values["processes"] == EMPTY:
+            continue
+        process = process_of(machine, gpu)
+        places = f"{process.instance:>5}{process.compute_instance:>5}" if machine.version >= (450,) else ""
+        pid = f"{process.pid:>{17 if machine.version >= (545,) else 11}}"
+        left = f"{gpu.index:>5}{places}{pid}      C   {process.name}"
+        lines.append(f"|{left:<{whole - 12}}{f'{process.memory_mib}MiB':>11} |")
+    return lines or [f"|{'  No running processes found':<{whole}}|"]
 
 
 def banner(machine: Machine) -> str:

@@ -438,7 +438,7 @@ def render_elements(
         inside = [] if path in values else render_elements(element.children, machine, values, path + "/", depth + 1)
         text = values.get(path, "N/A")
         if text.startswith(EMPTY):
-            inside = [f"{tabs}\t{escape(line, quote=False)}" for line in text.splitlines()[1:]]
+            inside = [f"{tabs}\t{line}" for line in text.splitlines()[1:]]
         if inside or text == EMPTY:
             lines += [f"{tabs}<{element.name}>", *inside, f"{tabs}</{element.name}>"]
         else:

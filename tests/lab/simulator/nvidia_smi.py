@@ -14,10 +14,10 @@ import signal
 import sys
 from pathlib import Path
 
-from _faults import Fault, delay, empty_answer, handle_failure, lose, parse_fault, refusal
-from _machine import EXIT_USAGE, Gpu, LabError, Machine, known_machines, load_machine, readings
+from _faults import Fault, delay, empty_answer, handle_failure, parse_fault, readings_with, refusal, seen_by_driver
+from _machine import EXIT_USAGE, Gpu, LabError, Machine, known_machines, load_machine
 from _query import BadFieldError, choose_fields, render_csv
-from _text import render_help, render_list, render_table, render_topology, render_version
+from _text import render_help, render_list, render_nvlinks, render_table, render_topology, render_version
 from _xml import render_xml
 
 SETTINGS = Path("/etc/gpuops-lab")
@@ -60,6 +60,8 @@ def what_is_asked(arguments: list[str]) -> str:
         return "version"
     if arguments == ["topo", "-m"]:
         return "topology"
+    if arguments == ["nvlink", "-s"]:
+        return "nvlinks"
     if len(arguments) == 2 and options & {"-q", "--query"} and options & {"-x", "--xml-format"}:
         return "xml"
     if len(arguments) == 2 and csv_options(arguments):
@@ -78,6 +80,7 @@ def csv_options(arguments: list[str]) -> tuple[list[str], list[str]] | None:
 
 def answer(machine: Machine, fault: Fault, asked: str, arguments: list[str]) -> int:
     """Print what is asked; the exit code."""
+    machine = seen_by_driver(fault, machine)
     failure = refusal(fault, machine)
     if failure is None and asked != "version":
         failure = empty_answer(fault, listing=asked == "list")
@@ -100,8 +103,11 @@ def answer(machine: Machine, fault: Fault, asked: str, arguments: list[str]) -> 
             continue
         if asked == "list":
             sys.stdout.write(render_list(machine, gpu))
-        values = readings(machine, gpu)
-        gpus.append((gpu, lose(values) if fault.name == "gpu_lost_query" and fault.gpu == gpu.index else values))
+        elif asked == "nvlinks":
+            inactive = fault.name == "nvlink_down" and fault.gpu == gpu.index
+            sys.stdout.write(render_nvlinks(machine, gpu, inactive=inactive))
+        else:
+            gpus.append((gpu, readings_with(fault, machine, gpu)))
     if asked == "table":
         sys.stdout.write(render_table(machine, gpus))
     elif asked == "topology":
@@ -131,8 +137,6 @@ def main(arguments: list[str]) -> int:
         sys.stdout.write(render_help(machine))
         return 0
     delay(fault)
-    if fault.name == "hang_child":
-        return 0
     try:
         return answer(machine, fault, asked, arguments)
     except BadFieldError as error:

@@ -43,6 +43,9 @@ BY_HARDWARE = (
     "gpu/ecc_errors/aggregate_uncorrectable_sram_sources",
 )
 
+# Lists of what can be chosen and of what runs: they differ from node to node.
+LISTS = ("supported_clocks/", "processes/", "accounted_processes/", "mig_devices/")
+
 
 @pytest.fixture(scope="session")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -81,11 +84,11 @@ def document(node: Path, machine: str, *, fault: str = "") -> ET.Element:
 
 
 def paths_of(element: ET.Element, above: str = "") -> set[str]:
-    """The paths of all elements below one."""
+    """The paths of all elements below one, but for those in lists."""
     found: set[str] = set()
     for child in element:
         found |= {above + child.tag} | paths_of(child, f"{above}{child.tag}/")
-    return found
+    return {path for path in found if not path.removeprefix("gpu/").startswith(LISTS)}
 
 
 @pytest.mark.parametrize("machine", MACHINES)
@@ -104,7 +107,9 @@ def test_answers_as_a_healthy_node(node: Path, machine: str) -> None:
 
     listed = call(node, machine, "-L").stdout.splitlines()
     uuids = [gpu.findtext("uuid") for gpu in root.iter("gpu")]
-    assert listed == [f"GPU {index}: {name} (UUID: {uuid})" for index, uuid in enumerate(uuids)]
+    assert [line for line in listed if not line.startswith("  MIG ")] == [
+        f"GPU {index}: {name} (UUID: {uuid})" for index, uuid in enumerate(uuids)
+    ]
 
     table = call(node, machine).stdout
     # Long names are cut where the real program cuts them, but the word stays.
@@ -113,7 +118,7 @@ def test_answers_as_a_healthy_node(node: Path, machine: str) -> None:
     assert table.endswith("simulated by the gpuops.fleet lab\n")
 
     matrix = call(node, machine, "topo", "-m").stdout
-    assert matrix.count("\t X \t") == count
+    assert matrix.count("\t X \t") == count + sum(len(entry.get("nics", [])) for entry in data["numa_nodes"])
     assert matrix.endswith("simulated by the gpuops.fleet lab\n")
 
     rows = call(node, machine, "--query-gpu=index,gpu_name,uuid,memory.total", "--format=csv,noheader,nounits").stdout
@@ -177,12 +182,9 @@ def test_writes_the_elements_of_a_real_node(node: Path, machine: str, real: str)
     full = next(name for name in MACHINES if name.startswith(kind + "-"))
     gpu = ET.parse(found[0]).getroot().find("gpu")
     assert gpu is not None
-    # Lists of what can be chosen and of what runs differ from node to node.
-    lists = ("supported_clocks/", "processes/", "accounted_processes/")
-    expected = {path for path in paths_of(gpu) if not path.startswith(lists)}
     ours = document(node, with_driver(node, full, driver)).find("gpu")
     assert ours is not None
-    assert paths_of(ours) == expected
+    assert paths_of(ours) == paths_of(gpu)
 
 
 POWER = "gpu_power_readings"
@@ -372,12 +374,17 @@ def test_bad_arguments(node: Path, machine: str, arguments: tuple[str, ...], tex
     ("machine", "fault", "hint"),
     [
         ("", "", "set GPUOPS_SIM_MACHINE"),
-        ("dgx", "", "machine 'dgx' is not known; choose one of: a100x4-535"),
+        ("dgx", "", "machine 'dgx' is not known; choose one of: a100x2-mig-550"),
         ("t4x1-470", "sick", "fault 'sick' is not known; choose one of: no_library"),
         ("t4x1-470", "gpu_lost_query", "write it as gpu_lost_query:GPU"),
         ("t4x1-470", "gpu_lost_query:1", "t4x1-470 has GPU 0 to 0"),
         ("t4x1-470", "handle_error:0:7", "CODE is one of 4, 8, 11, 15, 16, 17, 999"),
         ("t4x1-470", "slow:soon", "needs numbers; write it as slow:SECONDS"),
+        ("t4x1-470", "xid:0:7", "XID is one of 13, 31"),
+        ("t4x1-470", "remap_pending:0", "t4x1-470 has no such reading; choose another machine"),
+        ("t4x1-470", "nvlink_down:0", "t4x1-470 has no NVLink that nvidia-smi shows"),
+        ("t4x1-470", "recovery_action:0", "t4x1-470 has no such reading"),
+        ("h100x8-570", "xid_mig:0", "h100x8-570 has no MIG parts"),
     ],
 )
 def test_unknown_settings_are_one_clear_line(node: Path, machine: str, fault: str, hint: str) -> None:
@@ -386,6 +393,72 @@ def test_unknown_settings_are_one_clear_line(node: Path, machine: str, fault: st
     assert answer.stdout == ""
     assert hint in answer.stderr
     assert answer.stderr.count("\n") == 1
+
+
+def test_mig_parts_have_names_and_memory(node: Path) -> None:
+    gpu = next(document(node, "a100x2-mig-550").iter("gpu"))
+    parts = [
+        (part.findtext("gpu_instance_id"), part.findtext("compute_instance_id"), part.findtext("fb_memory_usage/total"))
+        for part in gpu.iter("mig_device")
+    ]
+    assert parts == [("2", "0", "40192 MiB"), ("9", "0", "9728 MiB")]
+    # As on a real divided H100 and A100.
+    assert gpu.findtext("mig_mode/current_mig") == "Enabled"
+    assert gpu.findtext("remapped_rows") == "N/A"
+    assert gpu.findtext("utilization/gpu_util") == "N/A"
+    listed = call(node, "a100x2-mig-550", "-L").stdout.splitlines()
+    assert [line[: line.index("(UUID")] for line in listed[1:3]] == [
+        "  MIG 3g.40gb     Device  0: ",
+        "  MIG 1g.10gb     Device  1: ",
+    ]
+    assert len(set(re.findall(r"MIG-[-0-9a-f]{36}", "".join(listed)))) == 4
+
+
+@pytest.mark.parametrize(
+    ("machine", "fault", "second_line"),
+    [
+        ("h100x8-570", "", "\t Link 0: 26.562 GB/s"),
+        ("a100x4-535", "", "\t Link 0: 25 GB/s"),
+        ("a100x4-535", "nvlink_down:0", "\t Link 0: <inactive>"),
+        ("l40sx2-595", "", "Device does not have or support Nvlink"),
+        ("a100x2-mig-550", "", "Nvlink queries are not supported for Devices in MIG mode"),
+    ],
+)
+def test_nvlinks(node: Path, machine: str, fault: str, second_line: str) -> None:
+    lines = call(node, machine, "nvlink", "-s", fault=fault).stdout.splitlines()
+    assert lines[0].startswith("GPU 0: NVIDIA ")
+    assert lines[1] == second_line
+    assert lines.count("\t Link 0: <inactive>") == bool(fault)
+
+
+def test_topology_has_the_network_adapters(node: Path) -> None:
+    def rows(machine: str) -> dict[str, list[str]]:
+        lines = call(node, machine, "topo", "-m").stdout.replace("\x1b[4m", "").replace("\x1b[0m", "").splitlines()
+        return {line.split("\t")[0]: line.split("\t")[1:] for line in lines if "\t" in line}
+
+    h100 = rows("h100x8-570")
+    place = dict(zip(h100[""], h100["GPU0"]))
+    assert [place[name] for name in ("GPU0", "GPU7", "NIC0", "NIC1", "NIC5")] == [" X ", "NV18", "PIX", "NODE", "SYS"]
+    assert "\n  NIC8: mlx5_8\n" in call(node, "h100x8-570", "topo", "-m").stdout
+    # Without the newer drivers' legend the columns have the names.
+    assert "mlx5_0" in rows(with_driver(node, "a100x4-535", "470.256.02"))[""]
+
+
+@pytest.mark.parametrize("machine", ["h100x8-570", "rtx4090x2-550", "a100x2-mig-550", "k80x2-384"])
+def test_busy_is_hot_fast_and_at_its_power_limit_but_not_slowed(node: Path, machine: str) -> None:
+    gpu = next(document(node, machine, fault="busy").iter("gpu"))
+    reasons = {element.tag.partition("_reason_")[2] for element in gpu.iter() if element.text == "Active"}
+    assert reasons == {"sw_power_cap"}
+    assert gpu.findtext("performance_state") == "P0"
+    assert gpu.findtext("clocks/sm_clock") == gpu.findtext("max_clocks/sm_clock")
+    assert gpu.findtext("processes/process_info/process_name") == "python3 (simulated)"
+    divided = machine == "a100x2-mig-550"
+    assert gpu.findtext("utilization/gpu_util") == ("N/A" if divided else "98 %")
+    instance = {"a100x2-mig-550": "2", "k80x2-384": None}.get(machine, "N/A")
+    assert gpu.findtext("processes/process_info/gpu_instance_id") == instance
+    table = call(node, machine, fault="busy").stdout
+    assert re.search(r"\|    0 .* 4242      C   python3 \(simulated\) +\d+MiB \|\n", table)
+    assert len({len(line) for line in table.splitlines() if line and line[0] in "|+"}) == 1
 
 
 # --- faults -----------------------------------------------------------------------------------------------------------
@@ -476,21 +549,79 @@ def test_gpu_lost_while_queried(node: Path) -> None:
     assert "ERR!" in call(node, "h100x8-570", fault=fault).stdout
 
 
+@pytest.mark.parametrize(
+    ("machine", "fault", "expected"),
+    [
+        ("h100x8-570", "ecc_uncorrectable:1", {"ecc_errors/volatile/dram_uncorrectable": "1"}),
+        ("v100x1-418", "ecc_uncorrectable:0", {"ecc_errors/volatile/double_bit/total": "1"}),
+        ("h100x8-570", "remap_pending:1", {"remapped_rows/remapped_row_pending": "Yes"}),
+        ("h100x8-570", "remap_failure:1", {"remapped_rows/remapped_row_failure": "Yes"}),
+        ("h100x8-570", "recovery_action:1", {"gpu_recovery_action": "Drain and Reset"}),
+        ("rtx4090x2-550", "recovery_action:1", {"gpu_reset_status/drain_and_reset_recommended": "Yes"}),
+        (
+            "h100x8-570",
+            "thermal_slowdown:1",
+            {
+                "clocks_event_reasons/clocks_event_reason_hw_thermal_slowdown": "Active",
+                "clocks_event_reasons/clocks_event_reason_hw_power_brake_slowdown": "Not Active",
+                "temperature/gpu_temp_tlimit": "-3 C",
+                "clocks/sm_clock": "345 MHz",
+            },
+        ),
+        ("t4x1-470", "thermal_slowdown:0", {"temperature/gpu_temp": "94 C"}),
+        (
+            "h100x8-570",
+            "power_brake:1",
+            {
+                "clocks_event_reasons/clocks_event_reason_hw_thermal_slowdown": "Not Active",
+                "clocks_event_reasons/clocks_event_reason_hw_power_brake_slowdown": "Active",
+            },
+        ),
+        ("h100x8-570", "fabric_pending", {"fabric/state": "In Progress", "fabric/status": "N/A"}),
+    ],
+)
+def test_readings_of_a_sick_gpu(node: Path, machine: str, fault: str, expected: dict[str, str]) -> None:
+    gpus = list(document(node, machine, fault=fault).iter("gpu"))
+    index = int(fault.partition(":")[2] or 0)
+    assert {path: gpus[index].findtext(path) for path in expected} == expected
+    for other in gpus[:index]:
+        assert {path: other.findtext(path) for path in expected} != expected
+
+
+def test_gpu_that_was_not_there_at_start_up_is_not_counted(node: Path) -> None:
+    root = document(node, "h100x8-570", fault="fallen_off_bus:0")
+    assert root.findtext("attached_gpus") == "7"
+    gpus = [(gpu.get("id"), gpu.findtext("minor_number")) for gpu in root.iter("gpu")]
+    assert gpus[0] == ("00000000:3B:00.0", "0")
+    assert len(gpus) == 7
+
+
 def test_slow(node: Path) -> None:
     start = time.monotonic()
     assert call(node, "t4x1-470", "-L", fault="slow:0.5").returncode == 0
     assert time.monotonic() - start >= 0.5
 
 
-@pytest.mark.parametrize("fault", ["hang", "hang_child"])
-def test_hangs_until_it_is_killed(node: Path, fault: str) -> None:
+def states_of(session: int) -> set[str]:
+    """The names of the processes of one session, each with its state."""
+    done = subprocess.run(["ps", "-s", str(session), "-o", "state="], capture_output=True, text=True, check=False)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("fault", "states"), [("hang", {"D", "S"}), ("hang_child", {"S"}), ("stopped_child", {"S", "T"})]
+)
+def test_hangs_until_it_is_killed(node: Path, fault: str, states: set[str]) -> None:
     environment = {**os.environ, "GPUOPS_SIM_MACHINE": "t4x1-470", "GPUOPS_SIM_FAULT": fault}
     command = [sys.executable, "-B", str(node / "bin" / "nvidia-smi"), "-L"]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, start_new_session=True)
     try:
         if fault == "hang_child":
             assert process.wait(timeout=20) == 0
-        time.sleep(0.5)
+        deadline = time.monotonic() + 20
+        while states_of(process.pid) != states:
+            assert time.monotonic() < deadline, states_of(process.pid)
+            time.sleep(0.1)
         os.killpg(process.pid, signal.SIGTERM)
         with pytest.raises(subprocess.TimeoutExpired):
             process.communicate(timeout=0.5)
