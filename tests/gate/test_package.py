@@ -61,6 +61,7 @@ def test_tarball_holds_no_clutter(installed: Path) -> None:
     + [
         ("module", name)
         for name in (
+            "gpu_drift",
             "gpu_probe",
             "ssh_alias",
             "ssh_doctor",
