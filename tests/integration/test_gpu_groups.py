@@ -18,7 +18,7 @@ MACHINES = {"gpu-1": "h100x8-570", "gpu-2": "rtx4090x2-550"}
 
 def test_probed_nodes_are_in_the_groups_of_their_gpus(tmp_path: Path) -> None:
     bin_directory = Path(sys.executable).parent
-    hosts = {"gpu-3": {}}
+    hosts: dict[str, dict[str, str]] = {"gpu-3": {}}
     for name, machine in MACHINES.items():
         root = tmp_path / name
         root.mkdir()
@@ -27,8 +27,8 @@ def test_probed_nodes_are_in_the_groups_of_their_gpus(tmp_path: Path) -> None:
             f'#!/bin/sh\nGPUOPS_SIM_MACHINE={machine} exec {sys.executable} {SIMULATOR}/nvidia_smi.py "$@"\n'
         )
         smi.chmod(0o755)
-        command = [sys.executable, SIMULATOR / "sysroot.py", "--machine", machine, "--dest", root / "sysroot"]
-        subprocess.run(command, check=True)
+        command: list[str | Path] = [sys.executable, SIMULATOR / "sysroot.py", "--machine", machine]
+        subprocess.run([*command, "--dest", root / "sysroot"], check=True)
     inventory = tmp_path / "inventory"
     inventory.mkdir()
     (inventory / "zz_gpu_groups.yml").symlink_to(REPOSITORY / "inventory" / "zz_gpu_groups.yml")

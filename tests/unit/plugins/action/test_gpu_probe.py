@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from ansible_collections.gpuops.fleet.plugins.modules import gpu_probe as documentation
 
 REPO = Path(__file__).parents[4]
 ANSIBLE = Path(sys.executable).with_name("ansible")
@@ -71,7 +73,9 @@ def test_a_healthy_node_is_told_the_same_in_check_mode(sysroot: Path, mode: list
     assert rc == 0
     assert result["summary"] == "1x NVIDIA L40S, simulated, driver 570.148.08, CUDA 12.8: ok"
     assert (result["state"], result["changed"], result["simulated"]) == ("ok", False, True)
-    assert [item["status"] for item in result["health"]] == ["ok"] * 4
+    assert "fail" not in {item["status"] for item in result["health"]}
+    asked = ["state", "expect_count", "expect_model", "expect_min_driver"]
+    assert [item["status"] for item in result["health"] if item["id"] in asked] == ["ok"] * 4
     assert result["ansible_facts"]["gpu"]["count"] == 1
 
 
@@ -102,3 +106,42 @@ def test_no_answer_fails_with_host_and_next_command(sysroot: Path) -> None:
     assert rc != 0
     assert result["msg"].startswith("gpu_probe on node: the collector did not answer")
     assert "ansible node -m ansible.builtin.raw" in result["msg"]
+
+
+TYPES: dict[str, Any] = {"str": str, "int": int, "float": (int, float), "bool": bool, "list": list, "dict": dict}
+
+
+def undocumented(value: Any, said: dict[str, Any], name: str) -> list[str]:
+    """Where a return value is not what its documentation says; a sample stands for keys that are not listed."""
+    if value is None:
+        return []
+    if not isinstance(value, TYPES[said["type"]]) or isinstance(value, bool) != (said["type"] == "bool"):
+        return [f"{name} is {value!r} and no {said['type']}"]
+    contains, sample = said.get("contains", {}), said.get("sample") or {}
+    if isinstance(value, list):
+        inner = {"type": said["elements"], "contains": contains, "sample": sample[0] if sample else None}
+        return [text for number, each in enumerate(value) for text in undocumented(each, inner, f"{name}[{number}]")]
+    if not isinstance(value, dict) or not (contains or sample):
+        return []
+    wrong = [f"{name} and its documentation differ in {key}" for key in value.keys() ^ (contains or sample).keys()]
+    for key in value.keys() & contains.keys():
+        wrong += undocumented(value[key], contains[key], f"{name}.{key}")
+    return wrong
+
+
+@pytest.mark.parametrize(
+    "machine", [("a100x2-mig-550", "xid_mig:0"), ("h100x8-570", "busy"), ("v100x1-418", "xid:0:79")]
+)
+def test_every_return_value_is_documented_as_it_is(tmp_path: Path, machine: tuple[str, str]) -> None:
+    simulator = REPO / "tests" / "lab" / "simulator"
+    tree = [sys.executable, str(simulator / "sysroot.py"), "--machine", machine[0], "--fault", machine[1]]
+    subprocess.run([*tree, "--dest", str(tmp_path / "sysroot")], check=True)
+    setting = f"GPUOPS_SIM_MACHINE={machine[0]} GPUOPS_SIM_FAULT={machine[1]}"
+    nvidia_smi(tmp_path, f'{setting} exec {sys.executable} {simulator / "nvidia_smi.py"} "$@"')
+    rc, result = probe(tmp_path / "sysroot")
+    assert rc == 0
+    assert len(result["kernel_events"]["events"]) == (machine[1] != "busy")
+    contains = yaml.safe_load(documentation.RETURN)
+    # Its keys are the names of what the node has.
+    del contains["topology"]["contains"]["matrix"]["sample"]
+    assert undocumented(result, {"type": "dict", "contains": {**contains, "changed": {"type": "bool"}}}, "result") == []

@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._gpu_answer import NodeAnswer, PciGpu, SmiRun
+from ansible_collections.gpuops.fleet.plugins.module_utils._gpu_options import FIELDS
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._gpu_answer import HostFacts, NodeAnswer, PciGpu, SmiRun
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._gpu_health import Expectations, is_version
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._gpu_state import (
     STATES,
-    Expectations,
-    is_version,
+    Question,
+    needs_nvml,
+    not_good,
     probe_result,
 )
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 CORPUS = Path(__file__).parents[4].parent / "shared" / "corpus" / "gpu"
@@ -51,9 +54,16 @@ def pci(number: int = 0, driver: str = "nvidia", in_proc: bool = True, device_no
     return PciGpu(f"0000:{number:02x}:00.0", "0x26b9", driver, in_proc, device_node)
 
 
-def judge(output: str, rc: int = 0, *, gpus: tuple[PciGpu, ...] = (), expect: Expectations | None = None) -> Any:
+def judge(
+    output: str,
+    rc: int = 0,
+    *,
+    gpus: tuple[PciGpu, ...] = (),
+    expect: Expectations | None = None,
+    fields: frozenset[str] = frozenset(FIELDS),
+) -> Any:
     answer = replace(LOADED, pci_gpus=gpus, smi=SmiRun("exited", rc, output=output))
-    return probe_result(answer, expect or Expectations())
+    return probe_result(answer, Question(fields, expect or Expectations()))
 
 
 def check(result: Any, name: str) -> Any:
@@ -67,6 +77,7 @@ def test_a_healthy_node_in_one_line() -> None:
     assert result["evidence"] == [{"command": "nvidia-smi -q -x", "rc": 0, "output": ""}]
     assert result["ansible_facts"]["gpu"] == {
         "state": "ok",
+        "health": "ok",
         "count": 2,
         "names": [NAME],
         "driver_version": "550.163.01",
@@ -83,7 +94,12 @@ NO_DRIVER = NodeAnswer()
     [
         (NO_DRIVER, "no_gpu", "no NVIDIA GPU on PCI", "lspci"),
         (replace(NO_DRIVER, wsl=True), "no_gpu", "no NVIDIA GPU on PCI", "lspci"),
-        (replace(NO_DRIVER, pci_gpus=(pci(driver="vfio-pci"),)), "no_gpu", "1 passed through by vfio-pci", "lspci"),
+        (
+            replace(NO_DRIVER, pci_gpus=(pci(driver="vfio-pci"),)),
+            "no_gpu",
+            "1 passed through to virtual machines",
+            "lspci",
+        ),
         (
             replace(NO_DRIVER, pci_gpus=(pci(driver="nouveau"),)),
             "driver_missing",
@@ -115,7 +131,7 @@ NO_DRIVER = NodeAnswer()
     ],
 )
 def test_states_without_an_answer_of_nvidia_smi(answer: NodeAnswer, state: str, seen: str, remedy: str) -> None:
-    result = probe_result(answer, Expectations())
+    result = probe_result(answer, Question())
     assert result["state"] == state
     assert seen in result["summary"]
     assert remedy in result["remedy"]
@@ -164,7 +180,7 @@ def test_failure_texts_win_over_exit_codes(rc: int, text: str, state: str | None
 def test_no_devices_with_a_gpu_on_pci_is_not_no_gpu() -> None:
     result = judge("No devices were found\n", 6, gpus=(pci(),))
     assert result["state"] == "degraded"
-    assert [(gpu["bus_id"], gpu["uuid"], gpu["name"]) for gpu in result["gpus"]] == [("0000:00:00.0", None, None)]
+    assert [(gpu["bus_id"], gpu["uuid"], gpu["name"]) for gpu in result["gpus"]] == [("0000:00:00.0", None, NAME)]
 
 
 @pytest.mark.parametrize(
@@ -196,7 +212,12 @@ def test_no_devices_with_a_gpu_on_pci_is_not_no_gpu() -> None:
             "asks for: Reboot",
         ),
         (document(gpu_xml(memory="Unknown Error")), 0, "degraded", "memory_total_mib reads 'Unknown Error'"),
-        (document(gpu_xml()) + "WARNING: infoROM is corrupted at gpu 0000:00:00.0", 14, "degraded", "exit code 14"),
+        (
+            document(gpu_xml()) + "WARNING: infoROM is corrupted at gpu 0000:00:00.0",
+            14,
+            "degraded",
+            "infoROM is corrupted",
+        ),
         (document(gpu_xml(), attached=2), 0, "degraded", "2 GPUs attached, 1 listed"),
         ("a driver's banner\n" + document(gpu_xml()), 0, "ok", ": ok"),
         (document(), 0, "no_gpu", "no NVIDIA GPU"),
@@ -229,7 +250,7 @@ def test_gpus_that_are_not_this_nodes_are_not_missed(other: PciGpu, device_nodes
     own = pci(0, device_node=device_nodes)
     smi = SmiRun("exited", 0, output=document(gpu_xml(0)))
     answer = replace(LOADED, pci_gpus=(own, other), device_nodes=device_nodes, smi=smi)
-    result = probe_result(answer, Expectations(count=1))
+    result = probe_result(answer, Question(expect=Expectations(count=1)))
     assert (result["state"], len(result["gpus"]), check(result, "expect_count")["status"]) == ("ok", 1, "ok")
 
 
@@ -241,7 +262,7 @@ def test_a_gpu_that_the_driver_has_but_does_not_list_is_missed(other: PciGpu) ->
 def test_a_simulated_node_is_called_simulated_once() -> None:
     for name, times in ((NAME, 1), (f"{NAME} (simulated)", 1)):
         answer = replace(LOADED, sysroot="/lab", smi=SmiRun("exited", 0, output=document(gpu_xml(name=name))))
-        result = probe_result(answer, Expectations())
+        result = probe_result(answer, Question())
         assert result["simulated"]
         assert result["summary"].count("simulated") == times
 
@@ -273,8 +294,8 @@ def test_expectations(expect: Expectations, output: str, rc: int, status: str) -
 
 
 def test_a_node_that_must_have_no_gpu_and_has_none_is_well() -> None:
-    result = probe_result(NO_DRIVER, Expectations(count=0))
-    assert ([item["status"] for item in result["health"]], result["remedy"]) == (["ok", "ok"], "")
+    result = probe_result(NO_DRIVER, Question(expect=Expectations(count=0)))
+    assert ({item["status"] for item in result["health"]}, result["remedy"]) == ({"ok"}, "")
 
 
 @pytest.mark.parametrize(
@@ -284,6 +305,210 @@ def test_what_a_version_is(text: str, good: bool) -> None:
     assert is_version(text) == good
 
 
+LOST_AT_START = replace(
+    LOADED,
+    pci_gpus=(pci(0), pci(1)),
+    smi=SmiRun("exited", 15, output="Unable to determine the device handle for GPU 1: GPU is lost.  Reboot the system"),
+)
+
+
+def nvml(*records: dict[str, Any], outcome: str = "answered", error: str = "", code: int | None = None) -> Any:
+    return {
+        "outcome": outcome,
+        "error": error,
+        "init_code": code,
+        "driver_version": "550.163.01",
+        "cuda_version": "12.4",
+        "gpus": list(records),
+    }
+
+
+HEALTHY = {"index": 0, "bus_id": "0000:00:00.0", "name": NAME, "errors": {}}
+GONE = {"index": 1, "errors": {"handle": "GPU is lost"}}
+
+
+def test_one_lost_gpu_does_not_hide_the_healthy_ones() -> None:
+    assert needs_nvml(LOST_AT_START)
+    result = probe_result(LOST_AT_START, Question(), nvml(HEALTHY, GONE))
+    assert (result["state"], result["backend"]) == ("gpu_lost", "nvml")
+    assert [(gpu["index"], gpu["bus_id"], gpu["errors"]) for gpu in result["gpus"]] == [
+        (0, "0000:00:00.0", {}),
+        (1, "0000:01:00.0", {"handle": "GPU is lost"}),
+    ]
+    assert [item["command"] for item in result["evidence"]][:2] == ["nvidia-smi -q -x", "NVML: libnvidia-ml.so.1"]
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        nvml(HEALTHY, {**HEALTHY, "index": 1, "bus_id": "0000:01:00.0"}),
+        nvml(HEALTHY, outcome="deadline", error="NVML did not answer within 5 seconds when asked about GPU 1"),
+        nvml(HEALTHY, outcome="crashed", error="NVML ended by signal 11"),
+        nvml(outcome="no_library", error="no libnvidia-ml.so.1"),
+        {"outcome": "no_python", "error": "needs Python 3.8 or newer on the node", "gpus": []},
+    ],
+)
+def test_nvml_does_not_make_a_sick_node_healthy(second: Any) -> None:
+    result = probe_result(LOST_AT_START, Question(), second)
+    assert result["state"] == "gpu_lost"
+    assert len(result["gpus"]) == 2
+    assert any(second["error"] in item["output"] for item in result["evidence"])
+
+
+@pytest.mark.parametrize(
+    ("said", "state"),
+    [
+        (nvml(HEALTHY), "ok"),
+        (nvml(HEALTHY, GONE), "gpu_lost"),
+        (nvml({**HEALTHY, "recovery_action": "drain and reset"}), "reset_required"),
+        (nvml({"index": 0, "errors": {"handle": "Insufficient Permissions"}}), "no_permission"),
+        (nvml(), "degraded"),
+        (nvml(HEALTHY, outcome="deadline", error="no answer"), "unresponsive"),
+        (nvml(outcome="crashed", error="NVML ended by signal 11"), "unknown"),
+        (nvml(outcome="no_library"), "tools_missing"),
+        (
+            nvml(outcome="init_failed", error="Failed to initialize NVML: Driver/library version mismatch", code=18),
+            "driver_library_mismatch",
+        ),
+        ({"outcome": "no_python", "error": "needs Python", "gpus": []}, "unknown"),
+    ],
+)
+def test_nvml_by_itself(said: Any, state: str) -> None:
+    answer = replace(LOADED, pci_gpus=(pci(0),))
+    result = probe_result(answer, Question(backend="nvml"), said)
+    assert result["state"] == state, result["summary"]
+
+
+def test_without_nvidia_smi_nvml_shows_the_gpus() -> None:
+    answer = replace(LOADED, smi_path="", pci_gpus=(pci(0),))
+    assert needs_nvml(answer)
+    result = probe_result(answer, Question(), nvml(HEALTHY))
+    assert (result["state"], [gpu["name"] for gpu in result["gpus"]]) == ("tools_missing", [NAME])
+
+
+@pytest.mark.parametrize("run", ["smi_list", "smi_compute", "smi_nvlink", "smi_topology"])
+def test_a_command_that_hangs_is_not_ok(run: str) -> None:
+    smi = SmiRun("exited", 0, output=document(gpu_xml(0)))
+    hung: dict[str, Any] = {run: SmiRun("deadline")}
+    answer = replace(LOADED, pci_gpus=(pci(0),), smi=smi, **hung)
+    result = probe_result(answer, Question())
+    assert result["state"] == "degraded"
+    assert "did not end before the deadline" in result["summary"]
+
+
+@pytest.mark.parametrize(
+    ("listing", "rc", "state"),
+    [
+        ("GPU 0: NVIDIA L40S (UUID: GPU-00)\nGPU 1: NVIDIA L40S (UUID: GPU-01)\n", 0, "ok"),
+        (
+            "GPU 0: NVIDIA L40S (UUID: GPU-00)\n"
+            "Unable to determine the device handle for gpu 0000:01:00.0: GPU is lost.  Reboot the system\n",
+            15,
+            "gpu_lost",
+        ),
+        (
+            "GPU 0: NVIDIA L40S (UUID: GPU-00)\nGPU 1: NVIDIA L40S (UUID: GPU-01)\n"
+            "Unable to determine the device handle for gpu 0000:02:00.0: Unknown Error\n",
+            255,
+            "degraded",
+        ),
+        ("".join(f"GPU {n}: NVIDIA L40S (UUID: GPU-0{n})\n" for n in range(3)), 0, "degraded"),
+        ("GPU 0: NVIDIA L40S (UUID: GPU-00)\nGPU 1: NVIDIA L40S (UUID: GPU-01)\n", 255, "degraded"),
+    ],
+)
+def test_what_the_list_says_of_a_gpu_counts(listing: str, rc: int, state: str) -> None:
+    smi = SmiRun("exited", 0, output=document(gpu_xml(0), gpu_xml(1)))
+    answer = replace(LOADED, smi=smi, smi_list=SmiRun("exited", rc, output=listing))
+    assert probe_result(answer, Question())["state"] == state
+
+
+@pytest.mark.parametrize(
+    "gpus", [(gpu_xml(0), gpu_xml(0)), (gpu_xml(0), '<gpu id="00000000:01:00.0"></gpu>')], ids=["twice", "empty"]
+)
+def test_a_document_that_says_nothing_of_a_gpu_is_not_ok(gpus: tuple[str, ...]) -> None:
+    assert judge(document(*gpus))["state"] == "degraded"
+
+
+def test_on_a_host_every_gpu_of_the_driver_is_expected() -> None:
+    smi = SmiRun("exited", 0, output=document(gpu_xml(0)))
+    answer = replace(LOADED, is_host=True, device_nodes=True, smi=smi, pci_gpus=(pci(0, device_node=True), pci(1)))
+    assert probe_result(answer, Question())["state"] == "degraded"
+
+
+def test_a_word_that_is_not_known_here_is_kept_and_no_fault() -> None:
+    result = judge(document(gpu_xml(0, more="<persistence_mode>Auto</persistence_mode>")))
+    assert (result["state"], result["gpus"][0]["errors"]) == ("ok", {"persistence_mode": "Auto"})
+
+
+def test_an_error_in_a_field_that_nobody_reads_is_not_ok() -> None:
+    assert judge(document(gpu_xml(0, more="<fan_speed>Unknown Error</fan_speed>")))["state"] == "degraded"
+
+
+def test_parts_of_a_driver_are_not_a_missing_driver() -> None:
+    for host in (HostFacts(dkms_registered=True), HostFacts(library_version="535.261.03")):
+        answer = replace(NO_DRIVER, pci_gpus=(pci(driver=""),), host=host)
+        assert probe_result(answer, Question())["state"] == "driver_not_loaded"
+
+
+def test_memory_that_a_user_without_rights_may_not_see_is_no_fault() -> None:
+    result = judge(document(gpu_xml(0, memory="Insufficient Permissions")), gpus=(pci(0),))
+    assert (result["state"], result["gpus"][0]["memory_total_mib"]) == ("ok", None)
+    assert result["gpus"][0]["errors"] == {"memory_total_mib": "Insufficient Permissions"}
+
+
+def test_links_that_are_alike_stand_together() -> None:
+    links = "".join(f"\t Link {link}: {'<inactive>' if link == 1 else '26.562 GB/s'}\n" for link in range(4))
+    answer = replace(
+        LOADED,
+        smi=SmiRun("exited", 0, output=document(gpu_xml(0))),
+        smi_nvlink=SmiRun("exited", 0, output=f"GPU 0: {NAME} (UUID: GPU-00)\n{links}"),
+    )
+    assert probe_result(answer, Question())["gpus"][0]["nvlinks"] == [
+        {"links": "0,2-3", "count": 3, "active": True, "speed_gbyte_s": 26.562},
+        {"links": "1", "count": 1, "active": False, "speed_gbyte_s": None},
+    ]
+
+
+@given(st.frozensets(st.sampled_from(FIELDS)), st.booleans())
+def test_less_can_be_asked_for(fields: frozenset[str], healthy: bool) -> None:
+    result = judge(document(gpu_xml(0)) if healthy else "No devices were found", 0 if healthy else 6, fields=fields)
+    assert {"topology", "kernel_events"} & set(result) == {"topology", "kernel_events"} & fields
+    assert ("reboot_pending" in result["driver"]) == ("driver" in fields)
+    assert all({"nvlinks", "processes"} & set(gpu) == {"nvlinks", "processes"} & fields for gpu in result["gpus"])
+    assert "health" in fields or [item["id"] for item in result["health"]] == ["state"]
+    assert "kernel_events" in fields or "kernel_events" not in {item["id"] for item in result["health"]}
+
+
+@pytest.mark.parametrize(
+    ("check_of", "fail_on", "is_bad"),
+    [
+        ({"id": "nvlink", "status": "fail", "severity": "critical"}, "critical", True),
+        ({"id": "nvlink", "status": "fail", "severity": "warning"}, "critical", False),
+        ({"id": "nvlink", "status": "fail", "severity": "warning"}, "warning", True),
+        ({"id": "nvlink", "status": "fail", "severity": "info"}, "warning", False),
+        ({"id": "nvlink", "status": "fail", "severity": "critical"}, "none", False),
+        ({"id": "nvlink", "status": "unknown", "severity": "critical"}, "critical", False),
+        ({"id": "state", "status": "unknown", "severity": "warning"}, "critical", True),
+        ({"id": "expect_ecc", "status": "unknown", "severity": "critical"}, "critical", True),
+        ({"id": "expect_ecc", "status": "unknown", "severity": "warning"}, "critical", False),
+        ({"id": "expect_ecc", "status": "unknown", "severity": "warning"}, "warning", True),
+        ({"id": "expect_ecc", "status": "unknown", "severity": "critical"}, "none", False),
+    ],
+)
+def test_what_fails_a_task(check_of: dict[str, Any], fail_on: str, is_bad: bool) -> None:
+    assert bool(not_good([check_of], fail_on)) == is_bad
+
+
+def test_what_is_wrong_stands_in_the_line_for_people() -> None:
+    more = "<ecc_mode><current_ecc>Enabled</current_ecc></ecc_mode><gpu_recovery_action>None</gpu_recovery_action>"
+    failed = "<remapped_rows><remapped_row_failure>Yes</remapped_row_failure></remapped_rows>"
+    result = judge(document(gpu_xml(0, more=more + failed)), gpus=(pci(0),))
+    assert result["state"] == "ok"
+    assert ": ok; critical: " in result["summary"]
+    assert result["remedy"]
+    assert result["ansible_facts"]["gpu"]["health"] == "critical"
+
+
 def test_a_document_cut_at_any_byte_is_never_ok() -> None:
     whole = document(gpu_xml(0), gpu_xml(1))
     states = {judge(whole[:length])["state"] for length in range(len(whole.rstrip()))}
@@ -291,6 +516,7 @@ def test_a_document_cut_at_any_byte_is_never_ok() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=4), st.integers(0, 255))
+@example([(464, ord("x"))], 0)
 def test_flipped_bytes_never_raise_and_a_missing_gpu_is_never_ok(flips: list[tuple[int, int]], rc: int) -> None:
     data = bytearray(document(gpu_xml(0), gpu_xml(1)).encode())
     for position, value in flips:
