@@ -15,6 +15,7 @@ from typing import Any
 from ansible import constants as C
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
+from ansible.plugins.loader import connection_loader, shell_loader
 from ansible.utils.display import Display
 from ansible_collections.gpuops.fleet.plugins.module_utils._gpu_options import ARGUMENT_SPEC
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._gpu_answer import (
@@ -39,6 +40,10 @@ from ansible_collections.gpuops.fleet.plugins.plugin_utils._gpu_state import (
 _VERSIONS = ("min_driver", "cuda")
 # Of the task's timeout, to come there and back: an answer says more than that there was none in time.
 _WAY_SECONDS = 3
+
+# Before the forks, as ansible-playbook does it: ad hoc, each node's worker would read the documentation of both again.
+connection_loader.get("ssh", class_only=True)
+shell_loader.get("sh", class_only=True)
 
 
 class ActionModule(ActionBase):
@@ -115,8 +120,14 @@ class ActionModule(ActionBase):
             hours=question.kernel_log_hours,
             run_smi=options["backend"] in ("auto", "nvidia_smi"),
         )
+        # Only become may need a terminal. It passes an answer on in pieces of 4 KB and may lose the end, which is why
+        # Ansible starts a sleep after a command unless the caller names the shell.
+        become = bool(self._connection.become)
         answered = self._low_level_execute_command(
-            f"{self._compute_environment_string()} {command}".strip(), encoding_errors="replace"
+            f"{self._compute_environment_string()} {command}".strip(),
+            sudoable=become,
+            executable=None if become else self._play_context.executable,
+            encoding_errors="replace",
         )
         try:
             return parse_answer(answered["stdout"], marker)

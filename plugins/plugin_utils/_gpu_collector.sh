@@ -38,7 +38,12 @@ asked() {
     return 1
 }
 
-section() { printf "\n%s %s\n" "$marker" "$1"; }
+# Arguments: NAME [LINE...]. One write, since each is a packet, and work for both ends of the connection.
+section() {
+    head="$newline$marker $1"
+    shift
+    printf "%s\n" "$head" "$@"
+}
 
 first_line() {
     line=""
@@ -118,7 +123,7 @@ runs() {
 }
 
 await() {
-    naps="0.03 0.05 0.1"
+    naps="0.05 0.1"
     now
     for job in "$@"; do
         while [ "$now" -lt "$end" ] && runs "$job"; do
@@ -162,19 +167,16 @@ link_name() {
 }
 
 pci_devices() {
-    for device in "$root"/sys/bus/pci/devices/*; do
-        word "$device/vendor"
-        [ "$word" = 0x10de ] || continue
-        found="${device##*/}"
+    for device in $devices; do
+        found=$device
         for name in device class numa_node subsystem_vendor subsystem_device; do
-            word "$device/$name"
+            word "$root/sys/bus/pci/devices/$device/$name"
             found="$found $word"
         done
         in_proc=no
-        [ ! -r "$root/proc/driver/nvidia/gpus/${device##*/}/information" ] || in_proc=yes
-        link_name "$device/driver"
+        [ ! -r "$root/proc/driver/nvidia/gpus/$device/information" ] || in_proc=yes
+        link_name "$root/sys/bus/pci/devices/$device/driver"
         printf "%s %s %s\n" "$found" "$in_proc" "$link_name"
-        devices="$devices ${device##*/}"
     done
 }
 
@@ -285,6 +287,30 @@ host() {
     printf "persistence_daemon_running=%s\n" "$running"
 }
 
+facts() {
+    section node "sysroot=$root" "host=$host" "wsl=$wsl" "device_nodes=$nodes" "smi_path=$smi" \
+        "module_initstate=$initstate" "module_version=$module_version" "kernel_release=$release"
+    section proc_version
+    {
+        while IFS= read -r line; do
+            printf "%s\n" "$line"
+        done <"$root/proc/driver/nvidia/version"
+    } 2>/dev/null
+    section pci
+    pci_devices
+    if asked topology; then
+        section nics
+        nics
+    fi
+    section module_files "$modules"
+    if asked driver; then
+        section kernels
+        kernels
+        section host
+        host
+    fi
+}
+
 # The kernel's own buffer is enough when it goes back to the boot, or to the hours that were asked.
 buffer_is_enough() {
     first_line buffer.out
@@ -360,38 +386,19 @@ for file in run/systemd/container run/.containerenv .dockerenv; do
     [ ! -e "$root/$file" ] || host=no
 done
 
-section node
-printf "%s\n" "sysroot=$root" "host=$host" "wsl=$wsl" "device_nodes=$nodes" "smi_path=$smi" "module_initstate=$initstate" \
-    "module_version=$module_version" "kernel_release=$release"
-section proc_version
-{
-    while IFS= read -r line; do
-        printf "%s\n" "$line"
-    done <"$root/proc/driver/nvidia/version"
-} 2>/dev/null
 devices=""
-section pci
-pci_devices
-if asked topology; then
-    section nics
-    nics
-fi
-
+for device in "$root"/sys/bus/pci/devices/*; do
+    word "$device/vendor"
+    [ "$word" != 0x10de ] || devices="$devices ${device##*/}"
+done
 # The kernels that have an NVIDIA module
 set -- "$root/lib/modules/$release/modules.dep"
 ! asked driver || set -- "$root"/lib/modules/*/modules.dep
 modules=""
 [ ! -e "$1" ] || modules=$(grep -HoE "^[^:]*/nvidia(-current|-tesla[-0-9]*|-legacy-[0-9a-z]+)?(-open)?\.ko[^:]*" "$@" 2>/dev/null)
-section module_files
-printf "%s\n" "$modules"
-if asked driver; then
-    section kernels
-    kernels
-    section host
-    fabric_manager=no
-    ! command -v nv-fabricmanager >/dev/null || fabric_manager=yes
-    host
-fi
+fabric_manager=no
+! command -v nv-fabricmanager >/dev/null || fabric_manager=yes
+printf "%s\n" "$(facts)"
 
 # As root nvidia-smi makes device nodes and may load the driver when it is not loaded, so it is not even started then.
 run_smi=no
@@ -399,8 +406,7 @@ if asked nvidia-smi && [ -n "$smi" ] && { [ -e "$root/proc/driver/nvidia/version
     run_smi=yes
 fi
 if ! make_directory; then
-    section no_directory
-    printf "for_smi=%s\n" $run_smi
+    section no_directory "for_smi=$run_smi"
     run_smi=no
 fi
 # bash tells there of each job that a signal ends.
@@ -446,8 +452,7 @@ if asked kernel_events; then
     epoch=""
     await buffer
     [ -n "$root" ] || [ "$now" -ge "$end" ] || buffer_is_enough || start_journal
-    section kernel
-    printf "%s\n" "source=$source" "uptime=$uptime" "hours=$hours" "epoch=$epoch"
+    section kernel "source=$source" "uptime=$uptime" "hours=$hours" "epoch=$epoch"
 fi
 # shellcheck disable=SC2086
 await $jobs
@@ -458,17 +463,19 @@ for job in $jobs; do
     report "$job" >"$job.head"
     files="$files $job.head $job.out"
 done
-# Half of a document of nvidia-smi is the list of the clocks that could be set, which nobody asks for. A document may
-# end in it.
-# shellcheck disable=SC2086
-[ -z "$files" ] || sed -E "/^[[:space:]]*<supported_clocks>\$/,/<\/supported_clocks>|^$marker /{/^$marker /!d;}" $files
+# Half of a document of nvidia-smi is the list of the clocks that could be set, which nobody asks for.
+without_clocks() {
+    # shellcheck disable=SC2086
+    grep -ahvF -e "<supported_" -e "</supported_" -e "<value>" $files
+}
+# In one piece too, where there is room for it
+[ -z "$files" ] || { without_clocks >answer && cat answer; } || without_clocks
 if [ $ended = no ]; then
     section stuck
     stuck_processes
 fi
 
-section timing
 now
-printf "elapsed_ms=%s\n" $(((now - began) * 10))
+section timing "elapsed_ms=$(((now - began) * 10))"
 section end
 exit 0

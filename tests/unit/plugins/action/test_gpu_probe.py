@@ -145,3 +145,17 @@ def test_every_return_value_is_documented_as_it_is(tmp_path: Path, machine: tupl
     # Its keys are the names of what the node has.
     del contains["topology"]["contains"]["matrix"]["sample"]
     assert undocumented(result, {"type": "dict", "contains": {**contains, "changed": {"type": "bool"}}}, "result") == []
+
+
+def test_a_worker_does_not_read_the_documentation_of_ssh_again() -> None:
+    """Ad hoc nobody else reads it before the forks, and 64 nodes would cost 64 times 40 ms."""
+    script = (
+        "from ansible import constants as C\n"
+        "from ansible.plugins.loader import action_loader, init_plugin_loader\n"
+        "init_plugin_loader()\n"
+        "action_loader.get('gpuops.fleet.gpu_probe', class_only=True)\n"
+        "assert C.config.get_configuration_definitions('connection', 'ssh')\n"
+        "assert C.config.get_configuration_definitions('shell', 'sh')\n"
+    )
+    environment = {**os.environ, "ANSIBLE_CONFIG": str(REPO / "ansible.cfg")}
+    subprocess.run([sys.executable, "-c", script], env=environment, timeout=60, check=True, cwd=REPO)

@@ -256,6 +256,17 @@ def test_without_a_directory_to_write_to_nothing_is_run(node: Node) -> None:
     assert node.pids() == []
 
 
+def test_without_room_for_the_answer_in_one_piece_it_comes_as_it_is(node: Node) -> None:
+    node.load_driver()
+    node.nvidia_smi("echo document")
+    grep = shutil.which("grep", path=node.system_path)
+    full = "printf part; echo No space left on device >&2; exit 2"
+    node.command("grep", f'case $(readlink /proc/$$/fd/1) in */answer) {full} ;; esac\nexec {grep} "$@"')
+    answer = node.ask()
+    assert answer.smi.output.strip() == "document"
+    assert answer.smi_list.outcome == "exited"
+
+
 def test_the_collector_is_sent_in_one_level_of_quotes() -> None:
     assert collector_command(MARKER, 60).count("'") == 2
 
@@ -442,7 +453,7 @@ def test_the_clocks_that_could_be_set_stay_on_the_node(node: Node, cut: bool) ->
     node.nvidia_smi(f"printf '%s' '{whole[: whole.index('<value>')] if cut else whole}'")
     answer = node.ask()
     kept = "" if cut else "\t\t<uuid>GPU-0</uuid>\n</nvidia_smi_log>"
-    assert answer.smi.output.rstrip("\n") == f"<nvidia_smi_log>\n{kept}".rstrip("\n")
+    assert answer.smi.output.strip() == f"<nvidia_smi_log>\n{kept}".strip()
     assert answer.smi_list.outcome == "exited"
 
 
