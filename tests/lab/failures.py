@@ -161,7 +161,8 @@ FAILURES = (
     ),
     Failure(
         "grace-over", "connection_closed",
-        sshd=(*SLOW_LOGIN, "LoginGraceTime=2"),
+        # Long enough for a slow machine to wait for the login by then: writing to a closed one has another name.
+        sshd=(*SLOW_LOGIN, "LoginGraceTime=6"),
     ),
     Failure(
         "cut-off", "connection_reset", firewall="-m connbytes --connbytes 4500: --connbytes-mode bytes "
