@@ -577,18 +577,20 @@ def _summary(
     parts.append(f"driver {driver['version']}" if driver["version"] else "no driver loaded")
     if driver["cuda_version"]:
         parts.append(f"CUDA {driver['cuda_version']}")
-    failed = [check for check in checks if check["status"] == "fail" and check["severity"] != "info"]
-    failed.sort(key=lambda check: check["severity"])
-    told = "".join(f"; {check['severity']}: {check['evidence']}" for check in failed)
+    told = "".join(f"; {check['severity']}: {check['evidence']}" for check in _failed(checks))
     return f"{', '.join(parts)}: {verdict.state}" + (f" - {verdict.reason}" if verdict.reason else "") + told
 
 
 def _remedy(health: list[dict[str, Any]]) -> str:
     """The next step: that of the state, else that of the worst check."""
     state, *checks = health
+    return next((str(check["remedy"]) for check in (state, *_failed(checks)) if check["remedy"]), "")
+
+
+def _failed(checks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What people must know of, the critical ones first."""
     failed = [check for check in checks if check["status"] == "fail" and check["severity"] != "info"]
-    failed.sort(key=lambda check: check["severity"])
-    return next((str(check["remedy"]) for check in (state, *failed) if check["remedy"]), "")
+    return sorted(failed, key=lambda check: str(check["severity"]))
 
 
 def _evidence(answer: NodeAnswer, reading: Reading) -> list[dict[str, Any]]:

@@ -11,8 +11,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from gpu_data import SIMULATOR
+
 REPOSITORY = Path(__file__).resolve().parents[2]
-SIMULATOR = REPOSITORY / "tests" / "lab" / "simulator"
 MACHINES = {"gpu-1": "h100x8-570", "gpu-2": "rtx4090x2-550"}
 
 

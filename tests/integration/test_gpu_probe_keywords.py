@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from gpu_data import SIMULATOR
 from gpu_lab import SET_FAULT, gpu_lab
 from podman import podman
 
@@ -23,7 +24,6 @@ if t.TYPE_CHECKING:
     from collections.abc import Iterator
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SIMULATOR = REPOSITORY / "tests" / "lab" / "simulator"
 # Up to 555 nvidia-smi says nothing about the other GPUs when it cannot open one.
 NODES = {"gpu-12": "deb12:rtx4090x2-550", "gpu-13": "deb13:h100x8-570"}
 PASSWORD = "of guest"

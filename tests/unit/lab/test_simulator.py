@@ -18,12 +18,10 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+from gpu_data import CORPUS, MACHINES, SHARED, SIMULATOR
 
-REPO = Path(__file__).parents[3]
-SIMULATOR = REPO / "tests" / "lab" / "simulator"
-REFERENCE = REPO.parent / "shared" / "reference"
-RECORDED = REPO.parent / "shared" / "corpus" / "gpu" / "recorded_real_nvidia_smi_here"
-MACHINES = sorted(path.stem for path in (SIMULATOR / "machines").glob("*.json"))
+REFERENCE = SHARED / "reference"
+RECORDED = CORPUS / "recorded_real_nvidia_smi_here"
 LOST = (
     "Unable to determine the device handle for GPU0000:02:00.0: "
     "GPU is lost.  Reboot the system to recover this GPU\n\n\n"
@@ -175,7 +173,7 @@ def test_writes_no_element_that_was_never_seen(node: Path, machine: str) -> None
     ],
 )
 def test_writes_the_elements_of_a_real_node(node: Path, machine: str, real: str) -> None:
-    found = list(RECORDED.parent.glob(real))
+    found = list(CORPUS.glob(real))
     if not found:
         pytest.skip("needs ../shared/corpus/gpu")
     kind, driver = machine.split("-")
@@ -315,7 +313,7 @@ def test_driver_610_wording(node: Path) -> None:
     [("h100x8-590.48.01", "nvidia-h100-80gb-hbm3__590.48.01"), ("l40sx2-595.80", "nvidia-l40s__595.80")],
 )
 def test_table_has_the_lines_of_the_real_one(node: Path, machine: str, real: str) -> None:
-    split = RECORDED.parent / "utkuozdemir+nvidia_gpu_exporter" / "split"
+    split = CORPUS / "utkuozdemir+nvidia_gpu_exporter" / "split"
     recorded = split / f"linux-x86_64__{real}.idle_nvidia_smi_default_table.txt"
     if not recorded.exists():
         pytest.skip("needs ../shared/corpus/gpu")

@@ -12,9 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-SIMULATOR = Path(__file__).parents[3] / "tests" / "lab" / "simulator"
-MACHINES = sorted(path.stem for path in (SIMULATOR / "machines").glob("*.json"))
+from gpu_data import MACHINES, SIMULATOR
 
 
 def write(machine: str, dest: Path, fault: str = "", *more: str) -> subprocess.CompletedProcess[str]:

@@ -7,17 +7,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 
 import pytest
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._gpu_health import Expectations, health_checks, merged_policy
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._nvidia_smi_xml import cut_document, parse_log
+from gpu_data import CORPUS, NO_CORPUS
 
-CORPUS = Path(__file__).parents[4].parent / "shared" / "corpus" / "gpu"
 HARDWARE = "NVIDIA+k8s-test-infra/tests/e2e/go/assertions/nvidiasmi/testdata/hardware"
 MADE = "NVIDIA+k8s-test-infra/tests/e2e/go/assertions/nvidiasmi/testdata"
 MOCK = "real_nvidia_smi_over_mock_nvml/470.256.02"
-pytestmark = pytest.mark.skipif(not CORPUS.is_dir(), reason=f"no recorded outputs in {CORPUS}")
+pytestmark = NO_CORPUS
 
 # What a document of nvidia-smi cannot tell.
 AROUND = {

@@ -7,7 +7,6 @@ from __future__ import annotations
 import csv
 import re
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,13 +14,11 @@ from ansible_collections.gpuops.fleet.plugins.module_utils._gpu_record import Gp
 from ansible_collections.gpuops.fleet.plugins.plugin_utils import _gpu_kernel_log
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._gpu_answer import KernelLog
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._gpu_kernel_log import ACTIONS, describe, kernel_events
+from gpu_data import CORPUS, NO_CORPUS, SHARED
 from hypothesis import given
 from hypothesis import strategies as st
 
-SHARED = Path(__file__).parents[4].parent / "shared"
-CORPUS = SHARED / "corpus" / "gpu"
 CATALOGUE = SHARED / "reference" / "xid_catalog.csv"
-NO_CORPUS = pytest.mark.skipif(not CORPUS.is_dir(), reason=f"no recorded outputs in {CORPUS}")
 
 UPTIME = 100_000.0
 GPUS = (

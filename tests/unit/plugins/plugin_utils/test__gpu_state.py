@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,11 +19,9 @@ from ansible_collections.gpuops.fleet.plugins.plugin_utils._gpu_state import (
     not_good,
     probe_result,
 )
+from gpu_data import CORPUS, NO_CORPUS
 from hypothesis import example, given
 from hypothesis import strategies as st
-
-CORPUS = Path(__file__).parents[4].parent / "shared" / "corpus" / "gpu"
-NO_CORPUS = pytest.mark.skipif(not CORPUS.is_dir(), reason=f"no recorded outputs in {CORPUS}")
 
 NAME = "NVIDIA L40S"
 LOADED = NodeAnswer(

@@ -11,7 +11,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,14 +29,10 @@ from ansible_collections.gpuops.fleet.plugins.plugin_utils._nvidia_smi_xml impor
     cut_document,
     parse_log,
 )
+from gpu_data import CORPUS, MACHINES, NO_CORPUS, SIMULATOR
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-REPO = Path(__file__).parents[4]
-CORPUS = REPO.parent / "shared" / "corpus" / "gpu"
-NO_CORPUS = pytest.mark.skipif(not CORPUS.is_dir(), reason=f"no recorded outputs in {CORPUS}")
-SIMULATOR = REPO / "tests" / "lab" / "simulator"
-MACHINES = sorted(path.stem for path in (SIMULATOR / "machines").glob("*.json"))
 UUIDS = [f"GPU-00000000-0000-0000-0000-00000000000{number}" for number in range(4)]
 
 LIST = f"""GPU 0: NVIDIA A100-SXM4-40GB (simulated) (UUID: {UUIDS[0]})

@@ -14,7 +14,6 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterable
 from dataclasses import asdict, fields
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,14 +23,9 @@ from ansible_collections.gpuops.fleet.plugins.plugin_utils._nvidia_smi_xml impor
     cut_document,
     parse_log,
 )
+from gpu_data import CORPUS, MACHINES, NO_CORPUS, SIMULATOR
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-REPO = Path(__file__).parents[4]
-CORPUS = REPO.parent / "shared" / "corpus" / "gpu"
-NO_CORPUS = pytest.mark.skipif(not CORPUS.is_dir(), reason=f"no recorded outputs in {CORPUS}")
-SIMULATOR = REPO / "tests" / "lab" / "simulator"
-MACHINES = sorted(path.stem for path in (SIMULATOR / "machines").glob("*.json"))
 
 HEALTHY: dict[str, str] = {
     "product_name": "NVIDIA H100 80GB HBM3",
