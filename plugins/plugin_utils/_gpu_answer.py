@@ -53,8 +53,6 @@ class PciGpu:
     subsystem: str = ""
     link_width_current: int | None = None
     link_width_max: int | None = None
-    link_speed_current_gt_s: float | None = None
-    link_speed_max_gt_s: float | None = None
 
     @property
     def is_passed_through(self) -> bool:
@@ -104,7 +102,6 @@ class HostFacts:
     module_license: str = ""
     module_on_disk_version: str = ""
     library_version: str = ""
-    dkms_kernels: tuple[str, ...] = ()
     dkms_registered: bool = False
     module_kernels: tuple[str, ...] = ()
     nouveau_loaded: bool = False
@@ -134,7 +131,6 @@ class NodeAnswer:
 
     sysroot: str = ""
     is_host: bool = False
-    wsl: bool = False
     device_nodes: bool = False
     smi_path: str = ""
     module_initstate: str = ""
@@ -203,7 +199,6 @@ def parse_answer(stdout: str, marker: str) -> NodeAnswer:
     return NodeAnswer(
         sysroot=node.get("sysroot", ""),
         is_host=node.get("host") == "yes",
-        wsl=node.get("wsl") == "yes",
         device_nodes=node.get("device_nodes") == "yes",
         smi_path=node.get("smi_path", ""),
         module_initstate=node.get("module_initstate", ""),
@@ -289,12 +284,12 @@ def _pci_devices(sections: dict[str, str]) -> list[tuple[str, PciGpu]]:
     states = {}
     for line in _lines(sections.get("pci_states_output", "")):
         words = line.split(" ")
-        states[words[0]] = [*words[1:], "", "", "", "", ""]
+        states[words[0]] = [*words[1:], "", "", ""]
     devices = []
     for line in _lines(sections["pci"]):
         bus_id, device_id, pci_class, numa_node, vendor, device, in_proc, driver = _words(line, 8)
         # Without an answer about the device node nothing says that it is missing.
-        node, width, width_max, speed, speed_max = states.get(bus_id, [in_proc, "", "", "", ""])[:5]
+        node, width, width_max = states.get(bus_id, [in_proc, "", ""])[:3]
         gpu = PciGpu(
             bus_id=normalise_bus_id(bus_id),
             device_id=device_id,
@@ -305,8 +300,6 @@ def _pci_devices(sections: dict[str, str]) -> list[tuple[str, PciGpu]]:
             subsystem=f"{vendor.removeprefix('0x')}:{device.removeprefix('0x')}" if vendor and device else "",
             link_width_current=_link_width(width),
             link_width_max=_link_width(width_max),
-            link_speed_current_gt_s=_decimal(speed),
-            link_speed_max_gt_s=_decimal(speed_max),
         )
         devices.append((pci_class, gpu))
     return devices
@@ -348,7 +341,6 @@ def _host_facts(sections: dict[str, str], release: str, modules: dict[str, list[
         module_license=module.get("license", ""),
         module_on_disk_version=module.get("version", ""),
         library_version=library[1] if library else "",
-        dkms_kernels=tuple(dict.fromkeys(name for name in kernels["dkms"] if name)),
         dkms_registered=bool(kernels["dkms"]),
         module_kernels=tuple(modules),
         nouveau_loaded=said.get("nouveau_loaded") == "yes",

@@ -196,7 +196,7 @@ pci_states() {
             [ ! -e "$root/dev/nvidia$minor" ] || [ -z "$minor" ] || node=yes
         fi
         found="$device $node"
-        for name in current_link_width max_link_width current_link_speed max_link_speed; do
+        for name in current_link_width max_link_width; do
             word "$root/sys/bus/pci/devices/$device/$name"
             found="$found $word"
         done
@@ -225,11 +225,7 @@ kernels() {
             # GPUDirect Storage, not the driver
             */nvidia-fs/*) continue ;;
         esac
-        [ -e "$file" ] || continue
-        printf "dkms\n"
-        for built in "$file"/[0-9]*; do
-            [ ! -e "$built" ] || printf "dkms %s\n" "${built##*/}"
-        done
+        [ ! -e "$file" ] || printf "dkms\n"
     done
 }
 
@@ -288,7 +284,7 @@ host() {
 }
 
 facts() {
-    section node "sysroot=$root" "host=$host" "wsl=$wsl" "device_nodes=$nodes" "smi_path=$smi" \
+    section node "sysroot=$root" "host=$host" "device_nodes=$nodes" "smi_path=$smi" \
         "module_initstate=$initstate" "module_version=$module_version" "kernel_release=$release"
     section proc_version
     {

@@ -284,7 +284,7 @@ def test_banners_and_a_terminals_line_ends_do_no_harm(noise: Callable[[str], str
 def wire(**more: str) -> str:
     """What a collector prints."""
     sections = {
-        "node": "sysroot=\nwsl=no\ndevice_nodes=no\nsmi_path=/usr/bin/nvidia-smi\nmodule_initstate=live\n"
+        "node": "sysroot=\ndevice_nodes=no\nsmi_path=/usr/bin/nvidia-smi\nmodule_initstate=live\n"
         "module_version=550.163.01\nkernel_release=6.1.0-18-amd64",
         "proc_version": "",
         "pci": "0000:1b:00.0 0x2330 0x030200 0 0x10de 0x16c1 yes nvidia",
@@ -388,11 +388,9 @@ def test_pci_devices_with_their_links(node: Node) -> None:
         "subsystem_device": "0x16c1",
         "current_link_width": "8",
         "max_link_width": "16",
-        "current_link_speed": "2.5 GT/s PCIe",
-        "max_link_speed": "32.0 GT/s PCIe",
     }.items():
         node.file(f"sys/bus/pci/devices/0000:1b:00.0/{name}", f"{text}\n")
-    for name, text in {"numa_node": "-1", "current_link_width": "63", "current_link_speed": "Unknown"}.items():
+    for name, text in {"numa_node": "-1", "current_link_width": "63"}.items():
         node.file(f"sys/bus/pci/devices/0000:1c:00.0/{name}", f"{text}\n")
     node.file("sys/bus/pci/devices/0000:3b:00.0/numa_node", "1\n")
     node.file("sys/class/infiniband/mlx5_0/fw_ver", "")
@@ -401,9 +399,8 @@ def test_pci_devices_with_their_links(node: Node) -> None:
     good, lost = answer.pci_gpus
     assert (good.numa_node, good.subsystem) == (1, "10de:16c1")
     assert (good.link_width_current, good.link_width_max) == (8, 16)
-    assert (good.link_speed_current_gt_s, good.link_speed_max_gt_s) == (2.5, 32.0)
     assert (lost.numa_node, lost.subsystem) == (None, "")
-    assert (lost.link_width_current, lost.link_speed_current_gt_s) == (None, None)
+    assert lost.link_width_current is None
     assert answer.nvswitches == ("0000:07:00.0",)
     assert answer.nics == (Nic("mlx5_0", "0000:3b:00.0", 1),)
 
@@ -494,7 +491,6 @@ def test_the_facts_of_a_host(node: Node) -> None:
         module_license="Dual MIT/GPL",
         module_on_disk_version="550.163.01",
         library_version="550.163.02",
-        dkms_kernels=(KERNEL,),
         dkms_registered=True,
         module_kernels=(KERNEL,),
         nouveau_loaded=True,
@@ -518,8 +514,7 @@ def test_a_kernel_that_cannot_be_booted_is_not_next(node: Node) -> None:
 
 def test_dkms_that_has_built_nothing_is_registered(node: Node) -> None:
     node.file("var/lib/dkms/nvidia/550.163.01/source/dkms.conf", "")
-    host = node.ask().host
-    assert (host.dkms_registered, host.dkms_kernels) == (True, ())
+    assert node.ask().host.dkms_registered
 
 
 def test_a_daemon_without_systemd_is_found_by_its_pid_file(node: Node) -> None:
@@ -694,8 +689,8 @@ WIRE = wire(
     smi_list="outcome=deadline\nprocess_state=D",
     nics="0 0000:3b:00.0 mlx5_0",
     pci_states="outcome=exited\nrc=0",
-    pci_states_output="0000:1b:00.0 yes 16 16 2.5 32.0",
-    kernels="modules 6.1.0-18-amd64\nimage 6.1.0-18-amd64\ndkms\ndkms 6.1.0-18-amd64",
+    pci_states_output="0000:1b:00.0 yes 16 16",
+    kernels="modules 6.1.0-18-amd64\nimage 6.1.0-18-amd64\ndkms",
     host="nouveau_loaded=no\nlibrary=libnvidia-ml.so.550.163.01\nsecure_boot=1",
     kernel="source=dmesg\nuptime=100.00\nhours=1\nepoch=1700000000",
     buffer="outcome=exited\nrc=0\nerror=",

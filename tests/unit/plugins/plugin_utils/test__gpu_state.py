@@ -90,7 +90,6 @@ NO_DRIVER = NodeAnswer()
     ("answer", "state", "seen", "remedy"),
     [
         (NO_DRIVER, "no_gpu", "no NVIDIA GPU on PCI", "lspci"),
-        (replace(NO_DRIVER, wsl=True), "no_gpu", "no NVIDIA GPU on PCI", "lspci"),
         (
             replace(NO_DRIVER, pci_gpus=(pci(driver="vfio-pci"),)),
             "no_gpu",
