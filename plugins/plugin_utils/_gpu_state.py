@@ -529,7 +529,7 @@ def _nvml_reading(
     gpus = _placed([Gpu(**record) for record in nvml["gpus"]], expected)
     verdicts = tuple(
         GpuVerdict(
-            lost="GPU is lost" in gpu.errors.values(),
+            lost=gpu.index in nvml["lost"],
             recovery_action="" if gpu.recovery_action in (None, "none") else str(gpu.recovery_action),
         )
         for gpu in gpus

@@ -308,7 +308,13 @@ LOST_AT_START = replace(
 )
 
 
-def nvml(*records: dict[str, Any], outcome: str = "answered", error: str = "", code: int | None = None) -> Any:
+def nvml(
+    *records: dict[str, Any],
+    outcome: str = "answered",
+    error: str = "",
+    code: int | None = None,
+    lost: int | None = None,
+) -> Any:
     return {
         "outcome": outcome,
         "error": error,
@@ -316,6 +322,7 @@ def nvml(*records: dict[str, Any], outcome: str = "answered", error: str = "", c
         "driver_version": "550.163.01",
         "cuda_version": "12.4",
         "gpus": list(records),
+        "lost": [] if lost is None else [lost],
     }
 
 
@@ -325,7 +332,7 @@ GONE = {"index": 1, "errors": {"handle": "GPU is lost"}}
 
 def test_one_lost_gpu_does_not_hide_the_healthy_ones() -> None:
     assert needs_nvml(LOST_AT_START)
-    result = probe_result(LOST_AT_START, Question(), nvml(HEALTHY, GONE))
+    result = probe_result(LOST_AT_START, Question(), nvml(HEALTHY, GONE, lost=1))
     assert (result["state"], result["backend"]) == ("gpu_lost", "nvml")
     assert [(gpu["index"], gpu["bus_id"], gpu["errors"]) for gpu in result["gpus"]] == [
         (0, "0000:00:00.0", {}),
@@ -355,7 +362,9 @@ def test_nvml_does_not_make_a_sick_node_healthy(second: Any) -> None:
     ("said", "state"),
     [
         (nvml(HEALTHY), "ok"),
-        (nvml(HEALTHY, GONE), "gpu_lost"),
+        (nvml(HEALTHY, GONE, lost=1), "gpu_lost"),
+        # The library of some drivers has no text for it.
+        (nvml(HEALTHY, {"index": 1, "errors": {"handle": "NVML error 15"}}, lost=1), "gpu_lost"),
         (nvml({**HEALTHY, "recovery_action": "drain and reset"}), "reset_required"),
         (nvml({"index": 0, "errors": {"handle": "Insufficient Permissions"}}), "no_permission"),
         (nvml(), "degraded"),
