@@ -24,6 +24,8 @@ if t.TYPE_CHECKING:
     from collections.abc import Iterator
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.xdist_group("gpu-keywords")
+
 # Up to 555 nvidia-smi says nothing about the other GPUs when it cannot open one.
 NODES = {"gpu-12": "deb12:rtx4090x2-550", "gpu-13": "deb13:h100x8-570"}
 PASSWORD = "of guest"

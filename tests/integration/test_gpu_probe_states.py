@@ -20,6 +20,8 @@ if t.TYPE_CHECKING:
     from collections.abc import Iterator
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.xdist_group("gpu-states")
+
 NODES = {"gpu-11": "deb11:h100x8-570", "gpu-12": "deb12:rtx4090x2-550", "gpu-13": "deb13:a100x2-mig-550"}
 # Long enough for a simulated nvidia-smi on a busy machine, and short where it never ends.
 DEADLINE, SHORT_DEADLINE = 60, 3
