@@ -24,10 +24,11 @@ def test_scenario(scenario: str, tmp_path: Path) -> None:
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         # Two checkouts, or two versions of ansible-core, must not share nodes.
-        "MOLECULE_EPHEMERAL_DIRECTORY": str(tmp_path),
+        "MOLECULE_EPHEMERAL_DIRECTORY": str(tmp_path / "m"),
         "NO_COLOR": "1",
     }
     env.pop("PYTEST_ADDOPTS", None)
+    # Not among Molecule's files, which it removes at the end, also when a step has failed.
     log = tmp_path / "molecule.log"
     command = ["molecule", "test", "--scenario-name", scenario]
     try:
