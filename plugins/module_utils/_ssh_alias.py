@@ -27,6 +27,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 from ansible_collections.gpuops.fleet.plugins.module_utils import _ssh_failover as ssh_failover
+from ansible_collections.gpuops.fleet.plugins.module_utils._ssh_words import address_fault, jump_fault, user_fault
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -92,7 +93,7 @@ SOCKET_BYTES = 104
 SOCKET_SUFFIX_BYTES = 17
 TOKEN = re.compile(r"%(.)|\$\{([^}]+)\}")
 UNKNOWN_KEYWORD = re.compile(r"Bad configuration option: ([A-Za-z0-9]+)")
-WORDS = ("hostname", "user", "host_key_alias", "proxy_jump")
+FAULTS = {"hostname": address_fault, "user": user_fault, "host_key_alias": address_fault, "proxy_jump": jump_fault}
 BLOCK_KEYWORDS = ("host", "match", "include")
 COMPARED_AS_ASKED = ("hostname", "port", "user", "identityfile", "identitiesonly", "hostkeyalias")
 # OpenSSH adds these up line by line; of all other keywords it reads the first line only.
@@ -121,6 +122,14 @@ VERBATIM = (
 
 class AliasError(Exception):
     """What failed, what was seen, and what to do next, in one message."""
+
+
+class RefusedAliasError(AliasError):
+    """What is wrong with one alias as asked, also without the rest of the message."""
+
+    def __init__(self, name: str, what: str) -> None:
+        super().__init__(f"alias {name!r}: {what}; correct this value in the task or inventory and run it again")
+        self.what = what
 
 
 @dataclass(frozen=True)
@@ -158,7 +167,7 @@ def parse_alias(params: Mapping[str, t.Any]) -> Alias:
     settings: list[tuple[str, tuple[str, ...]]] = []
 
     def refuse(what: str) -> t.NoReturn:
-        raise AliasError(f"alias {name!r}: {what}; correct this value in the task or inventory and run it again")
+        raise RefusedAliasError(name, what)
 
     def add(label: str, keyword: str, values: Iterable[t.Any]) -> None:
         texts = tuple(_text(value) for value in values)
@@ -173,8 +182,8 @@ def parse_alias(params: Mapping[str, t.Any]) -> Alias:
                 refuse(f"{label} is empty")
             if lower not in VERBATIM and ESCAPE.search(text):
                 refuse(f"{label} {text!r} holds a double quote or a backslash that ssh would read as an escape")
-            if label in WORDS and (NEEDS_QUOTES.search(text) or text.startswith("-")):
-                refuse(f"{label} {text!r} starts with '-' or '=', or holds a blank, a quote or '#'")
+            if label in FAULTS and (fault := FAULTS[label](text)):
+                refuse(f"{label} {text!r} {fault}")
         if texts:
             settings.append((keyword, texts))
 

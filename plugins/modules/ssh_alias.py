@@ -276,6 +276,8 @@ options:
     choices: [present, absent]
     default: present
 notes:
+  - Addresses, users, host key aliases and C(ProxyJump) may hold no blank, no quote and no other character that a shell
+    reads, and start with no dash, since OpenSSH hands them on to shells.
   - C(ssh -G) runs the commands of C(Match exec) in the user's configuration.
   - One C(ssh -G) costs about 10 ms. When a run changes more than 100 names, one name of each shape is verified, where
     two aliases have the same shape if they differ only in plain words for the name, address, port, user and host key

@@ -219,6 +219,17 @@ def without_jump(arguments: t.Sequence[str]) -> tuple[str, ...]:
     return tuple(kept)
 
 
+def asked_jumps(arguments: t.Sequence[str]) -> list[str]:
+    """The jump hosts that the arguments ask for, each as one value of ProxyJump."""
+    found = []
+    for argument, following in itertools.zip_longest(arguments, arguments[1:], fillvalue=""):
+        if argument.startswith("-J"):
+            found.append(argument[2:] or following)
+        elif option := re.match(r"(?:-o)?\s*proxyjump[\s=]+(.*)", argument, re.IGNORECASE):
+            found.append(option[1])
+    return found
+
+
 def jump_host(route: Route, target: Target) -> Target:
     """The last jump host before a node, as ssh itself would call it: with its configuration, without its arguments."""
     before, _comma, last = route.jump.rpartition(",")

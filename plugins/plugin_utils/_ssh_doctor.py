@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import re
 import shlex
 import socket
 import subprocess
@@ -22,6 +21,12 @@ import time
 import typing as t
 from dataclasses import asdict, dataclass, field
 
+from ansible_collections.gpuops.fleet.plugins.module_utils._ssh_words import (
+    address_fault,
+    jump_fault,
+    port_fault,
+    user_fault,
+)
 from ansible_collections.gpuops.fleet.plugins.plugin_utils import _ssh_client as client
 from ansible_collections.gpuops.fleet.plugins.plugin_utils import _ssh_node as node
 from ansible_collections.gpuops.fleet.plugins.plugin_utils import _ssh_paramiko as second
@@ -205,16 +210,19 @@ def render_cause(sick: SickError, stage: str, target: Target, route: Route) -> d
 
 
 def check_inventory(target: Target) -> str:
-    """Return the evidence for a usable address and port."""
+    """Return the evidence for an address, port, user and jump hosts that ssh can be given."""
     if not target.host.strip():
         raise SickError("no_address", f"ansible_host={target.host!r}")
-    if target.host.startswith("-") or any(char.isspace() or not char.isprintable() for char in target.host):
-        raise SickError("address_invalid", f"ansible_host={target.host!r}")
-    if target.port is None:
-        return f"{target.host}, port left to ssh"
-    if not re.fullmatch(r"[0-9]{1,5}", str(target.port)) or not 1 <= int(str(target.port)) <= 65535:
-        raise SickError("port_invalid", f"ansible_port={target.port!r}")
-    return f"{target.host}, port {target.port}"
+    if fault := address_fault(target.host):
+        raise SickError("address_invalid", f"ansible_host={target.host!r} {fault}")
+    if target.port is not None and (fault := port_fault(target.port)):
+        raise SickError("port_invalid", f"ansible_port={target.port!r} {fault}")
+    if target.user is not None and (fault := user_fault(target.user)):
+        raise SickError("user_invalid", f"ansible_user={target.user!r} {fault}")
+    for jump in client.asked_jumps(target.ssh_args):
+        if fault := jump_fault(jump):
+            raise SickError("jump_invalid", f"ProxyJump {jump!r} {fault}")
+    return f"{target.host}, port {target.port or 'left to ssh'}"
 
 
 def judge_algorithms(ours: wire.Algorithms | None, theirs: wire.Algorithms) -> tuple[str, list[SickError]]:

@@ -78,6 +78,8 @@ FAILURES = (
     Failure("blank-address", "address_invalid", variables={"ansible_host": "{address} "}, beside="well-root"),
     Failure("option-address", "address_invalid", variables={"ansible_host": "-oProxyCommand=true"}, beside="well-root"),
     Failure("bad-port", "port_invalid", variables={"ansible_port": 70000}, beside="well-root"),
+    Failure("bad-user", "user_invalid", variables={"ansible_user": "root;true"}, beside="well-root"),
+    Failure("bad-jump", "jump_invalid", arguments="-o 'ProxyJump=x&true'", beside="well-root"),
     Failure("bad-config", "ssh_config_error", arguments="-o NoSuchKeyword=yes", beside="well-root"),
     Failure("no-such-name", "name_unknown", variables={"ansible_host": "no-such-host.invalid"}, beside="well-root"),
     Failure("refused", "tcp_refused", server=None),

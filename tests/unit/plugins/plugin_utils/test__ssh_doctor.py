@@ -161,6 +161,30 @@ def test_bad_inventory(host: str, port: object, expected: set[str]) -> None:
     assert report["stages"][-1]["status"] == "skipped"
 
 
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"host": "x$(touch touched)"}, "address_invalid"),
+        ({"user": "u;touch touched"}, "user_invalid"),
+        ({"user": "-oProxyCommand=touch${IFS}touched"}, "user_invalid"),
+        ({"ssh_args": ("-J", "x&touch${IFS}touched")}, "jump_invalid"),
+        ({"ssh_args": ("-Jx`touch`",)}, "jump_invalid"),
+        ({"ssh_args": ("-o", "ProxyJump=bastion,-oProxyCommand=touch")}, "jump_invalid"),
+        ({"ssh_args": ("-oproxyjump = none -oProxyCommand=touch",)}, "jump_invalid"),
+    ],
+)
+def test_words_that_a_shell_reads_are_given_to_no_ssh(
+    changes: dict[str, t.Any], code: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The user's own ssh would run them even for C(ssh -G)."""
+    monkeypatch.chdir(tmp_path)
+    config = tmp_path / "config"
+    config.write_text('Match exec "true %h %r"\n  Compression yes\n')
+    report = diagnose(replace(Target("gpu-1", "127.0.0.1", port=1, ssh_config=str(config)), **changes))
+    assert report["cause"]["code"] == code
+    assert list(tmp_path.iterdir()) == [config]
+
+
 def test_bad_ssh_config_is_named_with_its_line(tmp_path: pathlib.Path) -> None:
     config = tmp_path / "config"
     config.write_text("Host *\n  Foo bar\n")
