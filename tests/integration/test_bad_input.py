@@ -8,6 +8,7 @@ That no run shows a traceback or touches a file of the user's is asserted by Fle
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import socket
 import subprocess
@@ -46,8 +47,27 @@ def silent_port() -> Iterator[int]:
 LOCALHOST = {"ansible_host": "localhost"}
 
 
-def test_broken_entries_beside_a_good_node(new_fleet: Fleet, silent_port: int) -> None:
-    good, other = new_fleet.hosts["gpu-1"], new_fleet.hosts.pop("gpu-2")
+def test_broken_entries_beside_a_good_node(new_fleet: Fleet, silent_port: int, tmp_path: Path) -> None:
+    good, other = new_fleet.hosts.pop("gpu-1"), new_fleet.hosts.pop("gpu-2")
+    touch = f"touch${{IFS}}{tmp_path}/injected-by"
+    # One of them is the first: what is done once for all nodes is done by the first one.
+    refused = {
+        "rack1/gpu-3": ({**other}, "'rack1/gpu-3', which is not made of letters"),
+        "gpü-4": ({**other}, "'gpü-4', which is not made of letters"),
+        "g*": ({**other}, "'g*', which is not made of letters"),
+        "bad-jump-hosts": ({**other, "ssh_bootstrap_jump_hosts": ["a b"]}, "'a b' is not an alias or [user@]host"),
+        "bad-timeout": ({**other, "ssh_bootstrap_timeout": 0}, "connect_timeout 0 is not at least 1"),
+        "no-address": ({**good, "ansible_host": ""}, "ansible_host is '', which is empty"),
+        f"x -oProxyCommand={touch}-alias": (other, "which is not made of letters"),
+        "by-jump": ({**other, "ssh_bootstrap_proxy_jump": f"none -oProxyCommand={touch}-jump"}, "which holds a blank"),
+        "by-port": ({**other, "ansible_port": f"22 -oProxyCommand={touch}-port"}, "not between 1 and 65535"),
+        "by-host": ({**other, "ansible_host": f"127.0.0.1$({touch}-host)"}, "which holds '$'"),
+        "by-user": ({**other, "ansible_user": f"root;{touch}-user"}, "which holds ';'"),
+    }
+    new_fleet.hosts.update({host: variables for host, (variables, _words) in refused.items()})
+    # What a user's own configuration runs with the words that ssh is given.
+    config = new_fleet.ssh / "config"
+    config.write_text(config.read_text() + 'Match exec "true %h %r %n"\n')
     new_fleet.hosts["gpu-1"] = {**good, "ssh_bootstrap_host_key_fingerprint": new_fleet.nodes["gpu-1"].fingerprint()}
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
@@ -63,7 +83,8 @@ def test_broken_entries_beside_a_good_node(new_fleet: Fleet, silent_port: int) -
             "port-closed": {**good, "ansible_port": closed.getsockname()[1]},
             "silent": {**good, "ansible_port": silent_port, "ssh_bootstrap_timeout": 3},
             "name-unknown": {**good, "ansible_host": "no-such-host.invalid"},
-            "no-address": {**good, "ansible_host": ""},
+            "one-alias": {**other, "ansible_host": "127.0.0.2", "ssh_bootstrap_alias": "gpu-7"},
+            "same-alias": {**other, "ansible_host": "127.0.0.3", "ssh_bootstrap_alias": "gpu-7"},
         }
         new_fleet.hosts.update(broken)
         before = new_fleet.nodes["gpu-2"].sh(NODE_FILES)
@@ -76,10 +97,17 @@ def test_broken_entries_beside_a_good_node(new_fleet: Fleet, silent_port: int) -
         "port-closed": ("nothing listens on this port", "ssh -v"),
         "silent": ("off, or a firewall", "ping"),
         "name-unknown": ("no such host name", "getent hosts no-such-host.invalid"),
-        "no-address": ("no address", "ansible-inventory --host no-address"),
+        "one-alias": ("one-alias and same-alias have one and the same alias, gpu-7", "correct ssh_bootstrap_alias"),
+        "same-alias": ("one-alias and same-alias have one and the same alias, gpu-7", "correct ssh_bootstrap_alias"),
     }
     complaints = run.complaints()
-    assert sorted(complaints) == sorted(broken)
+    assert sorted(complaints) == sorted([*broken, *(host for host in refused if " " not in host)])
+    for host, (_variables, words) in refused.items():
+        assert f"\n{host}: the inventory cannot be used for this node" in run.text
+        assert words in run.text
+        assert f"\n  next: ansible-inventory --host {shlex.quote(host)}, and correct it there\n" in run.text
+        assert run.recap(host)["failed"] == 1
+    assert list(tmp_path.glob("injected*")) == []
     for host, (cause, command) in expected.items():
         assert cause in complaints[host][0]
         assert command in complaints[host][1]
@@ -87,12 +115,21 @@ def test_broken_entries_beside_a_good_node(new_fleet: Fleet, silent_port: int) -
     assert "SHA256:wrong" in complaints["wrong-fingerprint"][0]
     pinned = (new_fleet.ssh / "known_hosts.d" / "gpuops").read_text()
     assert "wrong-fingerprint" not in pinned
+    assert all(host not in pinned for host in refused)
     assert "gpu-1 ssh-ed25519" in pinned, "the right fingerprint is accepted"
     assert "not-the-password" not in run.text
     assert run.is_complete("gpu-1")
     assert run.recap("gpu-1")["failed"] == 0
     assert new_fleet.ssh_into("gpu-1").returncode == 0
     assert new_fleet.nodes["gpu-2"].sh(NODE_FILES) == before
+    # Ad hoc, no role looks at the entries.
+    ad_hoc = subprocess.run(
+        ["ansible", "-i", str(new_fleet.inventory), "gpu:!rack*", "-m", "ansible.builtin.raw", "-a", "true", "-T", "2"],
+        cwd=REPOSITORY, env=new_fleet.environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        check=False, timeout=120,
+    )  # fmt: skip
+    assert "gpu-1 | CHANGED" in ad_hoc.stdout, ad_hoc.stdout + ad_hoc.stderr
+    assert list(tmp_path.glob("injected*")) == []
 
 
 def test_right_password_after_a_wrong_one(new_fleet: Fleet) -> None:
