@@ -189,7 +189,7 @@ def wanted_state(
         shell=person.shell or account.shell,
         locked=False,
     )
-    keys = {path: without(text, gone) for path, text in now.keys.items()}
+    keys = {path: without(text, gone_from(person, now, own, gone)) for path, text in now.keys.items()}
     if not person.error:
         granted = {fingerprint_of(line) for line in person.lines}
         for number, (path, text) in enumerate(now.keys.items()):
@@ -277,19 +277,46 @@ def key_paths(patterns: str, name: str, uid: int, home: str) -> list[str]:
     return [os.path.join(home, path) for path in found if path != "none"]
 
 
-def keys_of_the_gone(people: t.Sequence[Person], blocks: t.Mapping[str, t.Sequence[str]]) -> dict[str, str]:
-    """Fingerprints that no account shall have any more, and whose they are: absent people's, unless others use them."""
-    gone: dict[str, str] = {}
-    kept: set[str] = set()
-    for person in people:
-        # What we gave them in earlier runs may be more than the list still says.
-        lines = person.lines if person.present and not person.error else (*person.lines, *blocks.get(person.name, ()))
-        found = {fingerprint_of(line) for line in lines}
-        if person.present:
-            kept |= found
-        else:
-            gone.update(dict.fromkeys(found, person.name))
-    return {fingerprint: name for fingerprint, name in gone.items() if fingerprint not in kept and fingerprint}
+def keys_of_the_gone(people: t.Sequence[Person]) -> dict[str, str]:
+    """Fingerprints that no account shall have any more, and whose they are: absent people's, unless others use them.
+
+    Only the list says so. A file of keys is its owner's to write: it would take away or keep the keys of others.
+    """
+    kept = {fingerprint_of(line) for person in people if person.present for line in person.lines}
+    gone = {fingerprint_of(line): person.name for person in people if not person.present for line in person.lines}
+    return {fingerprint: name for fingerprint, name in gone.items() if fingerprint not in kept}
+
+
+def gone_from(
+    person: Person | None, now: State, own: t.AbstractSet[str], gone: t.AbstractSet[str]
+) -> t.AbstractSet[str]:
+    """What goes from one account, whose own file is believed as to what we gave it: also more than the list says."""
+    if person is None or (person.present and not person.error):
+        return gone
+    return gone - granted_to(now) if person.present else gone | granted_to(now) - own
+
+
+def granted_to(now: State) -> set[str]:
+    """The keys between our marks. Whoever has the account can write there too."""
+    return {fingerprint_of(line) for text in now.keys.values() for line in block_of(text)} - {""}
+
+
+def doubts(people: t.Sequence[Person], now: t.Mapping[str, State], own: t.AbstractSet[str]) -> list[str]:
+    """Keys elsewhere that only the files of absent people say are theirs: somebody has to decide."""
+    listed = {fingerprint_of(line) for person in people for line in person.lines} | own
+    absent = [person.name for person in people if not person.present and person.name in now]
+    there = {
+        name: {fingerprint_of(line) for text in state.keys.values() for line in text.split("\n")}
+        for name, state in now.items()
+        if name not in absent
+    }
+    return [
+        f"{name} is absent, and had {fingerprint} too, which is in the file of {' and '.join(others)} and is no key of "
+        f"gpu_users; next: if it is theirs, write it into the keys of {name}"
+        for name in absent
+        for fingerprint in sorted(granted_to(now[name]) - listed)
+        if (others := [other for other, found in there.items() if fingerprint in found])
+    ]
 
 
 # --- this machine ---------------------------------------------------------------------------------------------------
@@ -372,14 +399,13 @@ class Machine:
             _write_as(entry, path, now.keys.get(path, ""), text)
         return _complaint(entry, next(iter(keys))) if person.lines else ""
 
-    def strip(self, entry: pwd.struct_passwd, gone: t.Container[str], dry: bool) -> tuple[State, State]:
+    def strip(self, entry: pwd.struct_passwd, before: State, gone: t.Container[str], dry: bool) -> State:
         """Take the keys of those who are out from an account that has nothing else to change."""
-        before = self.read_keys(entry)
         after = replace(before, keys={path: without(text, gone) for path, text in before.keys.items()})
         if not dry:
             for path, text in after.keys.items():
                 _write_as(entry, path, before.keys[path], text)
-        return before, after
+        return after
 
     def check_group(self, person: Person, now: Account) -> None:
         """Whoever this run logs in as must not come under rules of sshd for a group."""
@@ -510,11 +536,8 @@ def settle(people: t.Sequence[Person], login: Login, machine: Machine, dry: bool
     for person in people:
         with outcome.noting(person.name):
             now[person.name] = machine.look(person)
-    blocks = {name: [line for text in state.keys.values() for line in block_of(text)] for name, state in now.items()}
     outcome.gone = {
-        fingerprint: name
-        for fingerprint, name in keys_of_the_gone(people, blocks).items()
-        if fingerprint not in login.own
+        fingerprint: name for fingerprint, name in keys_of_the_gone(people).items() if fingerprint not in login.own
     }
     # Whose account cannot be had as wanted is seen to like those who are not in the list.
     settled = set()
@@ -522,12 +545,14 @@ def settle(people: t.Sequence[Person], login: Login, machine: Machine, dry: bool
         with outcome.noting(person.name):
             _settle_person(person, now[person.name], accounts, login, machine, dry, outcome)
             settled.add(person.name)
-    names = {person.name for person in people}
+    names = {person.name: person for person in people}
     for entry in accounts:
         if entry.pw_name in settled:
             continue
         with outcome.noting(entry.pw_name):
-            before, after = machine.strip(entry, outcome.gone, dry)
+            before = now[entry.pw_name] = machine.read_keys(entry)
+            gone = gone_from(names.get(entry.pw_name), before, login.own, outcome.gone.keys())
+            after = machine.strip(entry, before, gone, dry)
             if before != after:
                 outcome.show(entry.pw_name, before, after)
             if before.sick and entry.pw_name not in names:
@@ -537,6 +562,7 @@ def settle(people: t.Sequence[Person], login: Login, machine: Machine, dry: bool
                     f"{entry.pw_name} has keys of gpu_users, and is in that list no more; next: list them again with "
                     "state: absent"
                 )
+    outcome.remarks += doubts(people, now, login.own)
     return outcome.result()
 
 

@@ -16,8 +16,10 @@ description:
     except one with a key of the list, which would undo its options.
   - The keys by which this controller may be logged in are never taken away, and neither is the account that it
     logs in as.
-  - Somebody who is absent loses sudo rule, keys and account, and their keys are taken out of the files of all other
-    accounts too, unless somebody in the list has the same key. RV(had_access) says what they had.
+  - Somebody who is absent loses sudo rule, keys and account, and O(users[].keys) of theirs are taken out of the files
+    of all other accounts too, unless somebody in the list has the same key. RV(had_access) says what they had.
+  - What else is in a person's own file counts for that account alone, since the person can write there. RV(remarks)
+    names a key that was in the file of somebody absent and is in that of somebody else.
   - A person who cannot be had as wanted fails alone. The module goes on with the others, and then fails with what was
     wrong with each.
 options:
@@ -71,7 +73,9 @@ options:
             type: str
             required: true
       error:
-        description: Why the keys are not known, or nothing. What the person has then stays.
+        description:
+          - Why the keys are not known, or nothing. What this module gave the person then stays in their own files, and
+            does not keep a key of somebody absent in those of others.
         type: str
         default: ""
       exclusive:

@@ -306,6 +306,10 @@ def test_who_leaves_is_out_everywhere(team: Team) -> None:
         # A door that nobody remembers, a pipe that would hold up whoever reads it, and a session that goes on.
         team.sh(release, "mkfifo ~bob/.ssh/authorized_keys2; chown bob ~bob/.ssh/authorized_keys2")
         team.sh(release, f"echo '{team.public('bob')}' >> ~carl/.ssh/authorized_keys; echo data > ~bob/results")
+        # What bob writes between the marks of his own file takes nothing from others.
+        claim = f"sed -i '/gpuops.fleet: begin/a {team.public('eve')}' ~bob/.ssh/authorized_keys"
+        team.sh(release, f"echo '{team.public('eve')}' >> ~carl/.ssh/authorized_keys; {claim}")
+        assert team.ssh(release, "bob", "eve") == "bob"
     sessions = [
         subprocess.Popen(
             [
@@ -325,9 +329,12 @@ def test_who_leaves_is_out_everywhere(team: Team) -> None:
         said = " ".join(team.settle().split())
         assert said.count("bob is locked out, but") == len(RELEASES)
         assert said.count(f"key {team.fingerprint('bob')} bob@laptop as carl") == len(RELEASES)
+        assert said.count(f" had {team.fingerprint('eve')} too, which is in the file of carl") == len(RELEASES)
         for release, session in zip(RELEASES, sessions):
             assert team.refused(release, "bob", "bob")
+            assert team.refused(release, "bob", "eve")
             assert team.refused(release, "carl", "bob")
+            assert team.ssh(release, "carl", "eve") == "carl"
             assert session.poll() is None, "sessions end only on request"
         assert team.settle().count("changed=0") == len(RELEASES)
         team.people["bob"]["end_sessions"] = True

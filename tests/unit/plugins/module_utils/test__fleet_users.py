@@ -22,6 +22,8 @@ from ansible_collections.gpuops.fleet.plugins.module_utils._fleet_users import (
     _check_roots_own,
     check_account,
     describe_state,
+    doubts,
+    gone_from,
     key_paths,
     keys_of_the_gone,
     login_sudoers_path,
@@ -33,6 +35,8 @@ from ansible_collections.gpuops.fleet.plugins.module_utils._fleet_users import (
 
 ALICE = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f alice"
 BOB = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB8eHRwbGhkYFxYVFBMSERAPDg0MCwoJCAcGBQQDAgEA bob"
+EVE = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEB eve"
+MINE = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgIC mine"
 ME = Login("ops", frozenset({"SHA256:mine"}))
 OPTIONS: dict[str, t.Any] = {
     "name": "alice", "state": "present", "uid": None, "gid": None, "groups": None, "shell": None, "sudo": "",
@@ -129,10 +133,39 @@ def test_keys_are_not_taken_away_while_nobody_knows_which_is_in_use() -> None:
 
 def test_keys_of_the_gone_are_those_that_nobody_else_uses() -> None:
     alice, bob = map(fingerprint_of, (ALICE, BOB))
-    out = Person("bob", present=False, lines=(BOB,))
-    assert keys_of_the_gone([out], {"bob": [ALICE]}) == {alice: "bob", bob: "bob"}
-    assert keys_of_the_gone([out, Person("alice", lines=(ALICE,))], {"bob": [ALICE]}) == {bob: "bob"}
-    assert keys_of_the_gone([out, Person("alice", error="?")], {"bob": [ALICE], "alice": [ALICE]}) == {bob: "bob"}
+    out = Person("bob", present=False, lines=(ALICE, BOB))
+    assert keys_of_the_gone([out]) == {alice: "bob", bob: "bob"}
+    assert keys_of_the_gone([out, Person("alice", lines=(ALICE,))]) == {bob: "bob"}
+
+
+@pytest.mark.parametrize(
+    ("person", "wanted"),
+    [
+        # What is between the marks is known to be right for nobody but the owner of the file.
+        (None, {BOB}),
+        (Person("eve"), {BOB}),
+        (Person("eve", error="GitHub is down"), set()),
+        (Person("eve", present=False), {ALICE, BOB, EVE}),
+    ],
+)
+def test_file_of_a_person_counts_for_that_account_alone(person: Person | None, wanted: set[str]) -> None:
+    gone = keys_of_the_gone([person or Person("nobody"), Person("bob", present=False, lines=(BOB,))])
+    assert gone == {fingerprint_of(BOB): "bob"}
+    now = State(HERS, "", {"/k": f"{BEGIN}\n{ALICE}\n{BOB}\n{MINE}\n{END}\n", "/2": f"{BEGIN}\n{EVE}\n{END}\n"})
+    own = {fingerprint_of(MINE)}
+    assert gone_from(person, now, own, gone.keys()) == set(map(fingerprint_of, wanted))
+
+
+def test_key_that_only_the_file_of_somebody_absent_says_is_theirs_is_named() -> None:
+    now = {
+        "bob": State(HERS, "", {"/k": f"{BEGIN}\n{BOB}\n{EVE}\n{ALICE}\n{MINE}\n{END}\n"}),
+        "root": State(keys={"/r": f"# by hand\n{EVE}\n{MINE}\n{ALICE}\n{BOB}\n"}),
+        "train": State(keys={"/t": EVE}),
+    }
+    people = [Person("bob", present=False, lines=(BOB,)), Person("alice", lines=(ALICE,)), Person("new", present=False)]
+    (said,) = doubts(people, now, {fingerprint_of(MINE)})
+    assert said.startswith(f"bob is absent, and had {fingerprint_of(EVE)} too, which is in the file of root and train ")
+    assert doubts(people[1:], now, set()) == []
 
 
 def test_sshd_says_where_keys_are() -> None:
@@ -193,8 +226,9 @@ def test_folder_in_which_a_link_could_be_laid_is_left_alone() -> None:
 
 def test_keys_of_the_gone_are_taken_also_from_those_whose_own_keys_are_not_known() -> None:
     person = Person("train", error="GitHub is down")
-    state = wanted_state(person, State(HERS, "", {"/k": f"{ALICE}\n{BOB}\n"}), set(), {fingerprint_of(BOB)})
-    assert state.keys == {"/k": f"{ALICE}\n"}
+    now = State(HERS, "", {"/k": f"{ALICE}\n{BOB}\n", "/2": f"{BEGIN}\n{EVE}\n{END}\n"})
+    state = wanted_state(person, now, set(), {fingerprint_of(BOB), fingerprint_of(EVE)})
+    assert state.keys == {**now.keys, "/k": f"{ALICE}\n"}
 
 
 @pytest.mark.parametrize("person", [Person("ops", groups=()), Person("ops", shell="/bin/false")])
