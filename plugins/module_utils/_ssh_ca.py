@@ -9,6 +9,7 @@ This module util is PRIVATE to the collection.
 
 from __future__ import annotations
 
+import base64
 import datetime
 import ipaddress
 import os
@@ -34,6 +35,11 @@ SIGNED_HERE = "gpuops.fleet"
 
 _ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?\Z")
 _FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}\Z")
+_HASH = "hash: "
+# What was revoked, as it is kept beside the KRL.
+_LINE = re.compile(r"(?:id|serial): .+|hash: (?P<key>SHA256:[A-Za-z0-9+/]{43})(?: # (?P<owner>.+))?")
+# Whose a key is that is revoked by itself; no account has such a name.
+_LISTED = "(revoked)"
 _KEY = re.compile(r"(ssh|ecdsa|sk)-\S+ AAAA")
 _TIME = re.compile(r"([0-9]+)([wdhms]?)")
 _SECONDS = {"w": 604800, "d": 86400, "h": 3600, "m": 60, "s": 1, "": 1}
@@ -52,7 +58,10 @@ class CaError(Exception):
 def read_text(path: str) -> str:
     """Read a file of this machine; ~ is the home of who runs this."""
     with open(os.path.expanduser(path), encoding="utf-8") as file:
-        return file.read()
+        try:
+            return file.read()
+        except UnicodeDecodeError:
+            raise CaError(f"{path} is not a text; next: file {path}") from None
 
 
 def parse_keys(text: str) -> list[PublicKey]:
@@ -73,14 +82,58 @@ def is_present(person: Person) -> bool:
 # --- revocation -----------------------------------------------------------------------------------------------------
 
 
-def revocations(people: t.Sequence[Person], more: t.Sequence[str], read: Read) -> list[str]:
-    """What a KRL must refuse, as lines for `ssh-keygen -k`: absent people by name and by key, and what is named."""
+def revocations(
+    people: t.Sequence[Person], more: t.Sequence[str], read: Read, before: t.Sequence[tuple[str, str]] = ()
+) -> list[str]:
+    """What a KRL must refuse, a line each: absent people by name and by key, and what is named. Last, whose a key is.
+
+    `before` are the keys of last time. One stays while its owner is absent, since the file or the answer that had it
+    need not have it any more; without an owner, while anybody is.
+    """
     absent = [person for person in people if not is_present(person)]
+    names = {str(person["name"]) for person in absent}
+    listed = set(map(_revocation, more))
+    lost = {(key, str(person["name"])) for person in absent for key in _fingerprints(person, read)}
+    lost |= {(key, owner) for key, owner in before if owner in names}
+    known = {key for key, _owner in lost} | {entry[len(_HASH) :] for entry in listed}
+    lost |= {(key, owner) for key, owner in before if names and not owner and key not in known}
     # A key that somebody keeps is not lost with the name that it had before.
     kept = {key for person in people if is_present(person) for key in _fingerprints(person, read)}
-    lost = {key for person in absent for key in _fingerprints(person, read)} - kept
-    names = {f"id: {person['name']}" for person in absent}
-    return sorted(names | {f"hash: {key}" for key in lost} | set(map(_revocation, more)))
+    return sorted(
+        {_identity(name) for name in names}
+        | {f"{_HASH}{key} # {owner}" if owner else f"{_HASH}{key}" for key, owner in lost if key not in kept}
+        | {f"{entry} # {_LISTED}" if entry.startswith(_HASH) else entry for entry in listed}
+    )
+
+
+def remembered(text: str, source: str) -> list[tuple[str, str]]:
+    """The keys in the lines of last time, and whose they are."""
+    found = []
+    for number, line in enumerate(text.split("\n"), 1):
+        match = _LINE.fullmatch(line)
+        if line and not match:
+            raise CaError(
+                f"{source}: line {number} is not as it was written here, so what was revoked is not known: "
+                f"{line[:80]!r}; next: correct it, or take it out"
+            )
+        if match and match["key"]:
+            found.append((match["key"], match["owner"] or ""))
+    return found
+
+
+def krl_entries(lines: t.Sequence[str]) -> list[str]:
+    """The lines as ssh-keygen -k reads them."""
+    return sorted({line.partition(" #")[0] for line in lines})
+
+
+def text_of_krl(said: str) -> str:
+    """Where the text is lost: the keys of the KRL, of which `ssh-keygen -Q -l` says the hexadecimal digits."""
+
+    def usual(match: t.Match[str]) -> str:
+        return f"{_HASH}SHA256:{base64.b64encode(bytes.fromhex(match[1])).decode().rstrip('=')}"
+
+    lines = re.sub(rf"(?m)^{_HASH}SHA256:([0-9a-f]{{64}})$", usual, said).split("\n")
+    return "".join(f"{line}\n" for line in lines if line.startswith(_HASH))
 
 
 def _fingerprints(person: Person, read: Read) -> list[str]:
@@ -101,30 +154,40 @@ def _fingerprints(person: Person, read: Read) -> list[str]:
     return found
 
 
-def check_own_keys(entries: t.Sequence[str], own_keys: t.Iterable[str]) -> None:
+def check_own_keys(entries: t.Sequence[str], own_keys: t.Iterable[str], source: str) -> None:
     """Refuse to shut out who revokes."""
-    lost = sorted(key for key in own_keys if f"hash: {key}" in entries)
+    lost = sorted(key for key in own_keys if f"{_HASH}{key}" in entries)
     if lost:
         raise CaError(
             f"{' and '.join(lost)} must not be revoked, since this controller logs in with it; "
-            "next: give this controller a key of its own, or take this one out of what is revoked"
+            "next: give this controller a key of its own, or take this one out of what is revoked, also out of "
+            f"{source}"
         )
 
 
 def _revocation(item: str) -> str:
     item = item.strip()
-    if "\n" in item:
+    if len(item.splitlines()) != 1:
         raise CaError(f"what is revoked must be one thing in one line, not {item.splitlines()}")
     if item.startswith("SHA256:"):
         # ssh-keygen would take more than one way to write it.
         if not _FINGERPRINT.match(item):
             raise CaError(f"{item} is no fingerprint as ssh-keygen -l shows it")
-        return f"hash: {item}"
+        return f"{_HASH}{item}"
     if item.startswith("serial:"):
         return f"serial: {item[len('serial:') :].strip()}"
     if _KEY.match(item):
-        return f"hash: {parse_line(item).fingerprint}"
-    return f"id: {item}"
+        return f"{_HASH}{parse_line(item).fingerprint}"
+    if file_named(item):
+        raise CaError(f"{item} is a file, and what is revoked is named itself; next: ssh-keygen -lf {item}")
+    return _identity(item)
+
+
+def _identity(name: str) -> str:
+    # ssh-keygen takes what follows a # for a comment, and a second line for another thing.
+    if "#" in name or not name.isprintable():
+        raise CaError(f"{name!r} cannot be revoked as the name in a certificate; next: without # and in one line")
+    return f"id: {name}"
 
 
 # --- what a person's certificate says -------------------------------------------------------------------------------

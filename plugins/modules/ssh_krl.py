@@ -14,14 +14,20 @@ description:
     refuses everybody where the file is missing.
   - People who are absent are revoked by the name in their certificates, of whichever CA, and by their keys, unless
     somebody who is present has the same key.
+  - A key that was revoked because somebody is absent stays so while O(people) has them as absent, also when the file
+    or the server that had it has it no more, unless somebody who is present has it. What O(revoked) names stays until
+    it is taken out there.
   - A KRL holds the time at which it was made. So what it was made of is kept beside it, and it is made anew only when
-    that changes.
+    that changes. There, each key has its owner behind it, which is how it is remembered. A key without an owner, of an
+    earlier release or of a KRL whose text was lost, stays while anybody is absent.
+  - To let a key go by hand, take it out of O(people), take its line out of the text, and remove the KRL.
   - The keys by which this controller may log in to the hosts of the play are never revoked. Where one would be, or
     where they cannot be told, the module fails and nothing has changed.
 options:
   path:
     description:
-      - The KRL. What it was made of is in a file with this name and C(.txt).
+      - The KRL. What it was made of is in a file with this name and C(.txt). Without that file, the keys of a KRL that
+        is there are taken from it, with a warning.
     type: path
     required: true
   people:
@@ -87,8 +93,11 @@ from ansible_collections.gpuops.fleet.plugins.module_utils._public_key import Pu
 from ansible_collections.gpuops.fleet.plugins.module_utils._ssh_ca import (
     CaError,
     check_own_keys,
+    krl_entries,
     read_text,
+    remembered,
     revocations,
+    text_of_krl,
 )
 
 
@@ -103,11 +112,14 @@ def make(module: AnsibleModule, entries: t.Sequence[str], path: str) -> None:
 def run(module: AnsibleModule) -> dict[str, t.Any]:
     path = module.params["path"]
     source = f"{path}.txt"
-    entries = revocations(module.params["people"], module.params["revoked"], read_text)
-    # Also when nothing is to change: the key that logs in may be another one now.
-    check_own_keys(entries, module.params["own_keys"])
     before = read_text(source) if os.path.exists(source) else ""
-    after = "".join(f"{entry}\n" for entry in entries)
+    is_lost = os.path.exists(path) and not os.path.exists(source)
+    memory = recall(module, path, source) if is_lost else remembered(before, source)
+    lines = revocations(module.params["people"], module.params["revoked"], read_text, memory)
+    entries = krl_entries(lines)
+    # Also when nothing is to change: the key that logs in may be another one now.
+    check_own_keys(entries, module.params["own_keys"], source)
+    after = "".join(f"{line}\n" for line in lines)
     changed = before != after or not os.path.exists(path) or not os.path.exists(source)
     new = os.path.join(module.tmpdir, "new")
     if changed:
@@ -123,6 +135,21 @@ def run(module: AnsibleModule) -> dict[str, t.Any]:
             module.set_mode_if_different(dest, 0o644, False)
     diff = {"before_header": source, "after_header": source, "before": before, "after": after}
     return {"changed": changed, "entries": entries, "content": content, "diff": diff}
+
+
+def recall(module: AnsibleModule, path: str, source: str) -> list[tuple[str, str]]:
+    """Ask the KRL itself what was revoked."""
+    code, out, error = module.run_command(["ssh-keygen", "-Q", "-l", "-f", path])
+    if code:
+        raise CaError(
+            f"{source} is missing, and ssh-keygen does not say what {path} revokes: {(error or out).strip()}; "
+            f"next: put {source} back from a copy, or rm {path} to revoke only what the list has now"
+        )
+    module.warn(
+        f"localhost: {source} is missing; the keys that {path} revokes stay revoked while anybody is absent, since it "
+        "does not say whose they are; next: put it back from a copy and run again, if there is one"
+    )
+    return remembered(text_of_krl(out), path)
 
 
 def main() -> None:

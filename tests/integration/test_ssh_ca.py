@@ -285,8 +285,10 @@ def replace_ca(story: Story) -> None:
         ("mallory", "mallory"),
     )  # fmt: skip
     (story.ca / "user_ca-old.pub").unlink()
+    # Nobody can say any more which keys mallory had.
+    story.people[2]["keys"] = []
     story.trust("replaced", *ONLY_CA)
-    story.look("replaced", ("alice", "issued"), ("alice", "alice-new"))
+    story.look("replaced", ("alice", "issued"), ("alice", "alice-new"), ("mallory", "mallory"))
 
 
 def switch_off(story: Story) -> None:
@@ -344,6 +346,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
         ("overlap", "mallory by mallory", False),
         ("replaced", "alice by issued", False),
         ("replaced", "alice by alice-new", True),
+        ("replaced", "mallory by mallory", False),
         ("off", "root by ssh/id_ed25519", True),
         ("off", "alice by alice-new", False),
         ("pod", "root by ssh/id_ed25519", True),

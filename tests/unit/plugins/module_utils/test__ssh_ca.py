@@ -22,11 +22,14 @@ from ansible_collections.gpuops.fleet.plugins.module_utils._ssh_ca import (
     certificate_options,
     check_own_keys,
     find_person,
+    krl_entries,
     plan,
+    remembered,
     request,
     revocations,
     seconds,
     sshd_settings,
+    text_of_krl,
 )
 
 NOW = datetime.datetime(2026, 11, 23, 12, 0, tzinfo=datetime.timezone.utc)
@@ -70,7 +73,64 @@ def absent(*keys: t.Any, name: str = "mallory") -> dict[str, t.Any]:
     ],
 )  # fmt: skip
 def test_what_is_revoked(people: list[dict[str, t.Any]], more: list[str], wanted: list[str]) -> None:
-    assert revocations(people, more, read) == sorted(wanted)
+    assert krl_entries(revocations(people, more, read)) == sorted(wanted)
+
+
+MALLORYS, OSCARS, LISTED, NOBODYS = (
+    f"{hashed('a')}{owner}" for owner in (" # mallory", " # os car", " # (revoked)", "")
+)
+
+
+@pytest.mark.parametrize(
+    ("people", "more", "before", "wanted"),
+    [
+        ([absent(A)], [], [], [MALLORYS, "id: mallory"]),
+        # The file, or the answer of GitHub, has it no more.
+        ([absent("/keys/gone.pub")], [], [MALLORYS], [MALLORYS, "id: mallory"]),
+        ([absent("/keys/none.pub", {"fingerprint": hashed("b")[6:]})], [], [MALLORYS],
+         [MALLORYS, f"{hashed('b')} # mallory", "id: mallory"]),
+        # The entry is taken out, or says present again.
+        ([absent(name="oscar")], [], [MALLORYS], ["id: oscar"]),
+        ([{"name": "mallory", "keys": []}], [], [MALLORYS], []),
+        # A key of two people goes with the last one of them.
+        ([absent(name="os car")], [], [MALLORYS, OSCARS], [OSCARS, "id: os car"]),
+        ([ALICE, absent()], [], [MALLORYS], ["id: mallory"]),
+        # What was revoked by itself goes with its item, whoever is absent.
+        ([absent()], [A], [], [LISTED, "id: mallory"]),
+        ([absent()], [], [LISTED], ["id: mallory"]),
+        ([absent(A)], [], [LISTED], [MALLORYS, "id: mallory"]),
+        # Nobody knows whose it is.
+        ([absent()], [], [NOBODYS, "id: zoe"], [NOBODYS, "id: mallory"]),
+        ([absent(A)], [], [NOBODYS], [MALLORYS, "id: mallory"]),
+        ([], [A], [NOBODYS], [LISTED]),
+        ([ALICE, absent()], [], [NOBODYS], ["id: mallory"]),
+        ([], [], [NOBODYS, "serial: 7"], []),
+    ],
+)  # fmt: skip
+def test_key_stays_revoked_while_its_owner_is_absent(
+    people: list[dict[str, t.Any]], more: list[str], before: list[str], wanted: list[str]
+) -> None:
+    memory = remembered("".join(f"{line}\n" for line in before), "/ca/krl.txt")
+    found = revocations(people, more, read, memory)
+    assert found == sorted(wanted)
+    again = remembered("".join(f"{line}\n" for line in found), "/ca/krl.txt")
+    assert revocations(people, more, read, again) == found
+
+
+@pytest.mark.parametrize(
+    "line", ["hash: SHA256:a", f"{hashed('a')} mallory", f" {hashed('a')}", f"{hashed('a')} # ", "x"]
+)
+def test_memory_that_was_not_written_here_is_refused(line: str) -> None:
+    with pytest.raises(CaError, match=r"/ca/krl\.txt: line 2 is not as it was written here.*next: correct it"):
+        remembered(f"id: mallory\n{line}\n", "/ca/krl.txt")
+
+
+def test_krl_says_what_it_revokes() -> None:
+    digits = hashlib.sha256(base64.b64decode(BLOBS["a"])).hexdigest()
+    said = f"# KRL version 0\n\nhash: SHA256:{digits}\n\n# Wildcard CA\nserial: 7\nid: mallory\n"
+    assert remembered(text_of_krl(said), "/ca/krl") == [(hashed("a")[6:], "")]
+    with pytest.raises(CaError, match="line 1 is not as"):
+        remembered(text_of_krl("hash: SHA512:00\n"), "/ca/krl")
 
 
 def test_key_that_cannot_be_read_is_no_reason_to_revoke_less() -> None:
@@ -86,6 +146,9 @@ def test_key_that_cannot_be_read_is_no_reason_to_revoke_less() -> None:
         (f"{hashed('a')[6:]}=", "is no fingerprint as ssh-keygen -l shows it"),
         (f"{hashed('a')[6:]} # the laptop", "is no fingerprint"),
         (f"bob\n{hashed('a')}", "one thing in one line"),
+        ("", "one thing in one line"),
+        ("bob#2", "without # and in one line"),
+        ("~/keys/lost.pub", "~/keys/lost.pub is a file.*next: ssh-keygen -lf ~/keys/lost.pub"),
     ],
 )
 def test_what_ssh_keygen_would_read_otherwise_is_refused(item: str, message: str) -> None:
@@ -95,9 +158,10 @@ def test_what_ssh_keygen_would_read_otherwise_is_refused(item: str, message: str
 
 def test_own_key_is_not_revoked() -> None:
     own = hashed("a")[6:]
-    check_own_keys(revocations([ALICE], ["bob"], read), [own])
-    with pytest.raises(CaError, match=f"{re.escape(own)} must not be revoked"):
-        check_own_keys(revocations([absent("~/b")], [], read), [own, "SHA256:other"])
+    check_own_keys(krl_entries(revocations([ALICE], ["bob"], read)), [own], "/ca/krl.txt")
+    for lines in (revocations([absent("~/b")], [], read), revocations([absent()], [], read, [(own, "mallory")])):
+        with pytest.raises(CaError, match=rf"{re.escape(own)} must not be revoked.*also out of /ca/krl\.txt"):
+            check_own_keys(krl_entries(lines), [own, "SHA256:other"], "/ca/krl.txt")
 
 
 @pytest.mark.parametrize(
