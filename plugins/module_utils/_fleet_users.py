@@ -43,6 +43,8 @@ _UID_NOBODY = 65534
 # That of the shadow tools, which lock it in another way and do not wait for us. Only root can open it.
 LOCK = "/etc/.pwd.lock"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")
+# What stands for others in sudoers: everybody or a User_Alias, and the words with which another kind of line begins.
+_NOT_ONE_USER = re.compile(r"[A-Z][A-Z0-9_]*|Defaults|(User|Runas|Host|Cmnd|Cmd)_Alias")
 # An account that we lock expires on the day after the first one. The first one is what admins write by hand, and what
 # they have locked is not ours to open.
 _LOCKED = "2"
@@ -201,6 +203,24 @@ def wanted_state(
             )
             keys[path] = renew(text, wish)
     return State(account, sudoers_text(person), keys, now.sick)
+
+
+def check_rule(person: Person) -> None:
+    """Refuse what sudoers would read as a rule for others. visudo finds nothing wrong with that."""
+    if not person.present or not person.sudo:
+        return
+    if _NOT_ONE_USER.fullmatch(person.name):
+        raise FleetUsersError(
+            f"{person.name}: in sudoers this name does not mean this account, but everybody, an alias or a setting, so "
+            "no sudo rule is written for it; next: another name, or no sudo for it in gpu_users, which also takes back "
+            "the rule of an earlier run"
+        )
+    rule = person.sudo.strip()
+    if rule.startswith(",") or rule.endswith("\\"):
+        raise FleetUsersError(
+            f"{person.name}: the sudo rule {person.sudo!r} would go on with other users or another line; next: one "
+            "that begins with the hosts, as in ALL=(ALL:ALL) ALL"
+        )
 
 
 def check_account(person: Person, now: Account | None, accounts: t.Sequence[pwd.struct_passwd], login: Login) -> None:
@@ -576,6 +596,7 @@ def _settle_person(
     outcome: _Outcome,
 ) -> None:
     check_account(person, before.account, accounts, login)
+    check_rule(person)
     if person.shell and not os.access(person.shell, os.X_OK):
         raise FleetUsersError(f"{person.name}: there is no {person.shell} on this machine; next: install it")
     if person.present and before.sick and not person.error:

@@ -62,7 +62,7 @@ options:
         description: The login shell.
         type: str
       sudo:
-        description: What stands after the name in sudoers.
+        description: What stands after the name in sudoers. Nodes refuse it for a name that means others there.
         type: str
       keys:
         description:

@@ -60,6 +60,8 @@ options:
         description:
           - What follows the name in a line of sudoers. C(visudo) checks it before it is written. Empty for no rule of
             this module; those that others wrote stay.
+          - Refused for a name that means others there, such as C(ALL), another one of capitals, which may be a
+            C(User_Alias), or C(Defaults), and where it would go on with other users or another line.
         type: str
         default: ""
       keys:

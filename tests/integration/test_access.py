@@ -225,6 +225,9 @@ def test_one_bad_person_does_not_hold_up_the_others(team: Team) -> None:
     new = {
         "zoe": {"uid": 2050},
         "yan": {"keys": [team.public("yan")], "sudo": "ALL=(ALL) NOPASSWD /bin/true:"},
+        # To sudo, this is everybody.
+        "ALL": {"keys": [team.public("yan")], "sudo": "ALL=(ALL) NOPASSWD: ALL"},
+        "wes": {"keys": [team.public("yan")], "sudo": ", ALL ALL=(ALL) NOPASSWD: ALL"},
         "xia": {"keys": [team.public("xia")]},
     }
     team.people.update({name: {"name": name, **person} for name, person in new.items()})
@@ -234,9 +237,13 @@ def test_one_bad_person_does_not_hold_up_the_others(team: Team) -> None:
         assert code == 2
         assert "the uid 2050, which gpu_users gives zoe, is that of taken here" in said
         assert "deb13: all others are as gpu_users says, except: yan: visudo refuses the sudo rule" in said
+        assert said.count("ALL: in sudoers this name does not mean this account, but everybody") >= len(RELEASES)
+        assert said.count("wes: the sudo rule ', ALL ALL=(ALL) NOPASSWD: ALL' would go on with") >= len(RELEASES)
         for release in RELEASES:
             assert team.ssh(release, "xia", "xia") == "xia"
-            left = team.sh(release, "ls -d /etc/sudoers.d/*yan* /home/yan 2>/dev/null || true")
+            assert team.ssh(release, "xia", "xia", "sudo -n true").startswith("1: ")
+            names = "{yan,ALL,wes}"
+            left = team.sh(release, f"bash -c 'ls -d /etc/sudoers.d/*{names}* /home/{names}' 2>/dev/null || true")
             assert left == "", "not half of it either"
         team.people.update({name: {"name": name, "state": "absent", "home": "remove"} for name in new})
         team.settle()
@@ -357,3 +364,8 @@ def test_who_is_in_the_list_no_more_is_named(team: Team) -> None:
     text = " ".join(team.settle().split())
     assert text.count("rita has keys of gpu_users, and is in that list no more; next: list them again") == len(RELEASES)
     assert text.count("changed=0") == len(RELEASES)
+
+
+def test_team_of_the_login_user_needs_nobody_in_the_list(team: Team) -> None:
+    team.settle("--limit", "deb13", gpu_users=[], authorized_keys_present=[team.public("xia")])
+    assert team.ssh("deb13", "root", "xia") == "root"

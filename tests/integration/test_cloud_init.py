@@ -115,10 +115,12 @@ def first(controller: Controller) -> str:
     return controller.play("-vvvv", "--diff")
 
 
-def test_missing_ca_is_one_message(controller: Controller) -> None:
+def test_missing_ca_and_a_user_who_is_everybody_are_one_message_each(controller: Controller) -> None:
     said = controller.play("-l", PLAIN, "-e", "cloud_init_user_ca=~/no-such.pub", rc=2)
     wanted = f"{PLAIN}: there is no user CA in {controller.folder}/home/no-such.pub, and nothing was written. Next: "
     assert wanted in said
+    said = controller.play("-l", PLAIN, "-e", "ansible_user=ALL", rc=2)
+    assert f"{PLAIN}: a sudo rule with the name ALL would be one for others, and nothing was written. Next: " in said
     assert not controller.user_data(PLAIN).exists()
 
 

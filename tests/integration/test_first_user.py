@@ -36,11 +36,13 @@ def test_each_reason_why_the_user_cannot_be_made_is_one_message(wanting_mlops: F
     fleet = wanting_mlops
     good = fleet.hosts.pop("gpu-1")
     fleet.hosts["unknown"] = {**good, "ssh_bootstrap_first_user": "nobody-here"}
-    # Another spelling of the address: with the same one they would be refused as twins.
+    # Other spellings of the address: with the same one they would be refused as twins.
+    fleet.hosts["everybody"] = {**good, "ansible_user": "ALL", "ansible_host": "127.1"}
     fleet.hosts["no-sudo"] = {**good, "ssh_bootstrap_first_user": "plain", "ansible_host": "localhost"}
     before = fleet.nodes["gpu-1"].sh(NODE_FILES)
     run = fleet.site("--tags", "reach")
     expected = {
+        "everybody": ("ALL is not made, since a sudo rule with that name", "set ansible_user to"),
         "unknown": ("mlops cannot log in yet, and nobody-here could not make that user", "--limit unknown --ask-pass"),
         "no-sudo": ("plain could not make that user; seen: ", "plain@localhost sudo -n true"),
         "gpu-2": ("visudo", "apt-get install -y sudo"),
@@ -54,7 +56,7 @@ def test_each_reason_why_the_user_cannot_be_made_is_one_message(wanting_mlops: F
     # Who was made without sudo has no key, so the next run does the rest.
     assert fleet.nodes["gpu-2"].sh("ls -A /home/mlops/.ssh 2>/dev/null || true") == ""
     fleet.nodes["gpu-2"].sh("mv /usr/sbin/visudo.away /usr/sbin/visudo")
-    del fleet.hosts["unknown"], fleet.hosts["no-sudo"]
+    del fleet.hosts["unknown"], fleet.hosts["no-sudo"], fleet.hosts["everybody"]
     seen = fleet.site("--tags", "reach", "--check")
     assert "would be set up" in seen.text
     again = fleet.site("--tags", "reach")

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import typing as t
 from pathlib import Path
 
 import pytest
+import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -72,6 +74,32 @@ def test_empty_list_is_nobody_and_no_list_is_the_default(value: Value) -> None:
     for user in ("bob", "carol", "dave", "train"):
         given = {"gpu_users": people, "__cloud_init_user": user}
         assert value("cloud_init", "__cloud_init_principals", **given) == wanted.get(user, [])
+
+
+def test_keys_of_the_team_are_those_of_the_login_user(value: Value) -> None:
+    alice, ops = {"name": "alice", "keys": ["a"]}, {"name": "ops", "uid": 7}
+    for people, wanted in (
+        ([], [{"name": "ops", "keys": ["t"]}]),
+        ([alice], [alice, {"name": "ops", "keys": ["t"]}]),
+        ([ops], [{**ops, "keys": ["t"]}]),
+        ([{**ops, "keys": None}], [{**ops, "keys": ["t"]}]),
+        ([{**ops, "keys": ["o"]}, alice], [alice, {**ops, "keys": ["o", "t"]}]),
+    ):
+        given = {"gpu_users": people, "ansible_user": "ops", "authorized_keys_present": ["t"]}
+        assert value("authorized_keys", "__authorized_keys_people", **given) == wanted
+
+
+def test_user_who_is_everybody_to_sudo_cannot_have_a_rule(value: Value) -> None:
+    rules = []
+    for role in ("ssh_bootstrap", "cloud_init"):
+        name = f"__{role}_user_can_have_rule"
+        assert value(role, name, ansible_user="ALL", ssh_bootstrap_dir="~/.ssh") is False
+        text = yaml.safe_load((REPOSITORY / "roles" / role / "vars" / "main.yml").read_text())[name]
+        rules += re.findall(r"match\('(.+)'\)", text)
+    assert rules[0] == rules[1]
+    fine = ["ops", "Ops", "a.b-c", "ops@corp"]
+    others = ["ALL", "OPS", "Defaults", "Defaults@x", "Cmd_Alias", "User_Alias", "%sudo", "#0", "a,b", "a b", ""]
+    assert [name for name in fine + others if re.match(rules[0], name)] == fine
 
 
 @pytest.mark.parametrize("exclusive", [True, False])

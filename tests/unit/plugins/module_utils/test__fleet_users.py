@@ -21,6 +21,7 @@ from ansible_collections.gpuops.fleet.plugins.module_utils._fleet_users import (
     State,
     _check_roots_own,
     check_account,
+    check_rule,
     describe_state,
     doubts,
     gone_from,
@@ -66,6 +67,31 @@ ACCOUNTS = [entry("root", 0), entry("www-data", 33), entry("ops", 1000), entry("
 def test_what_would_say_more_than_it_seems_is_refused(options: dict[str, t.Any], message: str) -> None:
     with pytest.raises(FleetUsersError, match=message):
         read_person({**OPTIONS, **options})
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ALL", "WHEEL", "A", "A_1", "Defaults", "User_Alias", "Runas_Alias", "Host_Alias", "Cmnd_Alias", "Cmd_Alias"],
+)
+def test_name_that_means_others_in_sudoers_gets_no_rule(name: str) -> None:
+    with pytest.raises(FleetUsersError, match=f"^{name}: in sudoers this name does not mean this account.*next: "):
+        check_rule(Person(name, sudo="ALL=(ALL) ALL"))
+    check_rule(Person(name))
+    check_rule(Person(name, present=False, sudo="ALL=(ALL) ALL"))
+
+
+@pytest.mark.parametrize(
+    "rule", [", ALL ALL=(ALL) ALL", " \t,bob ALL=(ALL) ALL", "ALL=(ALL) ALL \\", "ALL=(ALL) ALL\\ "]
+)
+def test_rule_that_goes_on_with_others_is_refused(rule: str) -> None:
+    with pytest.raises(FleetUsersError, match="^alice: the sudo rule .* would go on with other users or another line"):
+        check_rule(Person("alice", sudo=rule))
+
+
+@pytest.mark.parametrize("name", ["alice", "Alice", "A-b", "A.B", "_A", "Defaults-x", "defaults", "All"])
+@pytest.mark.parametrize("rule", ["ALL=(ALL:ALL) NOPASSWD: ALL", "a, b = /bin/ls, /bin/cat : ALL = /bin/true"])
+def test_rule_of_one_user_is_theirs(name: str, rule: str) -> None:
+    check_rule(Person(name, sudo=rule))
 
 
 def test_account_is_as_wanted_and_what_is_not_said_stays() -> None:
