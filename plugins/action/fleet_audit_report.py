@@ -9,7 +9,6 @@ import typing as t
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible.utils.display import Display
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._audit_report import (
     compare,
     document,
@@ -18,6 +17,7 @@ from ansible_collections.gpuops.fleet.plugins.plugin_utils._audit_report import 
     render,
 )
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._report_file import ReportFileError, write_report
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._terminal import show_table
 
 ARGUMENT_SPEC: dict[str, dict[str, t.Any]] = {
     "nodes": {"type": "dict", "required": True},
@@ -40,11 +40,7 @@ class ActionModule(ActionBase):
             if not isinstance(audited, dict):
                 raise AnsibleActionFail(f"nodes: {host} holds no result of fleet_audit: {audited}")
         nodes = compare([node_of(host, audited) for host, audited in options["nodes"].items()])
-        display = Display()
-        display.display("")
-        for line in render(nodes, every_check=display.verbosity > 0):
-            display.display(line.text, color=line.color)
-        display.display("")
+        show_table(render(nodes, every_check=self._display.verbosity > 0))
         report = document(nodes)
         texts = {"json_dest": json.dumps(report, indent=2) + "\n", "junit_dest": junit(nodes)}
         wanted = [option for option in texts if options[option]]

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible.utils.display import Display
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._fleet_table import Node, name_twins, table
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._terminal import show_table
 
 NODE_SPEC = {
     "host": {"type": "str", "required": True},
@@ -39,11 +39,7 @@ class ActionModule(ActionBase):
             {"nodes": {"type": "list", "elements": "dict", "required": True, "options": NODE_SPEC}}
         )
         nodes = name_twins([Node(**node) for node in options["nodes"]])
-        display = Display()
-        display.display("")
-        for text, is_failure in table(nodes):
-            display.display(text, color="red" if is_failure else None)
-        display.display("")
+        show_table((text, "red" if is_failure else None) for text, is_failure in table(nodes))
         return {
             **result,
             "changed": False,

@@ -9,7 +9,6 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible.utils.display import Display
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._gpu_drift import (
     GpuDriftError,
     drift,
@@ -18,6 +17,7 @@ from ansible_collections.gpuops.fleet.plugins.plugin_utils._gpu_drift import (
     require_results,
     summary,
 )
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._terminal import show_table
 
 
 class ActionModule(ActionBase):
@@ -42,11 +42,6 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(f"gpu_drift: {exc}. Next: ansible-doc gpuops.fleet.gpu_drift") from exc
         found = drift(results)
         told = summary(results, found)
-        display = Display()
-        display.display("")
-        for line in render(found):
-            display.display(line, color="yellow")
-        display.display(told)
-        display.display("")
+        show_table([*((line, "yellow") for line in render(found)), (told, None)])
         not_probed = [host for host, probed in results.items() if not is_probed(probed)]
         return {**result, "changed": False, "drift": found, "not_probed": not_probed, "summary": told}

@@ -12,11 +12,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from ansible import constants as C
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import connection_loader, shell_loader
-from ansible.utils.display import Display
 from ansible_collections.gpuops.fleet.plugins.module_utils._gpu_options import ARGUMENT_SPEC
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._gpu_answer import (
     GpuAnswerError,
@@ -36,6 +34,7 @@ from ansible_collections.gpuops.fleet.plugins.plugin_utils._gpu_state import (
     not_good,
     probe_result,
 )
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._terminal import is_ad_hoc, show
 
 _VERSIONS = ("min_driver", "cuda")
 # Of the task's timeout, to come there and back: an answer says more than that there was none in time.
@@ -74,7 +73,9 @@ class ActionModule(ActionBase):
             result["failed"] = True
             steps = "; ".join(dict.fromkeys(check["remedy"] for check in bad if check["remedy"]))
             result["msg"] = f"gpu_probe on {host}: {result['summary']}. Next: {steps}"
-        self._show(host, result["summary"])
+        # Ad hoc a person looks at the screen, where the answer of a big node is some pages.
+        if is_ad_hoc():
+            show([(f"{host}: {result['summary']}", None)])
         return self._as_job(result) if self._task.async_val else result
 
     def _asked(self) -> tuple[dict[str, Any], Question]:
@@ -157,14 +158,6 @@ class ActionModule(ActionBase):
             "error": f"NVML was not asked, which takes Python 3.8 on the node: {seen}",
             "gpus": [],
         }
-
-    def _show(self, host: str, summary: str) -> None:
-        """Ad hoc a person looks at the screen, where the answer of a big node is some pages."""
-        play = self._task.get_play() if hasattr(self._task, "get_play") else self._task.play
-        wanted = C.config.get_config_value
-        own_output = wanted("DEFAULT_LOAD_CALLBACK_PLUGINS") and wanted("DEFAULT_STDOUT_CALLBACK") != "default"
-        if play is not None and play.get_name() == "Ansible Ad-Hoc" and not own_output:
-            Display().display(f"{host}: {summary}")
 
     def _as_job(self, result: dict[str, Any]) -> dict[str, Any]:
         """A task with async wants a job. With poll it waits for it anyway; else the answer waits on the node."""

@@ -9,9 +9,9 @@ import typing as t
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible.utils.display import Display
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._report_file import ReportFileError, write_report
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_doctor_report import Node, compare, document, render
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._terminal import show_table
 
 ARGUMENT_SPEC: dict[str, dict[str, t.Any]] = {
     "nodes": {"type": "dict", "required": True},
@@ -33,11 +33,7 @@ class ActionModule(ActionBase):
             if not isinstance(examined, dict) or "stages" not in examined:
                 raise AnsibleActionFail(f"nodes: {host} holds no result of ssh_doctor: {examined}")
         nodes = compare([Node(host, examined) for host, examined in options["nodes"].items()])
-        display = Display()
-        display.display("")
-        for line in render(nodes, every_stage=display.verbosity > 0):
-            display.display(line.text, color=line.color)
-        display.display("")
+        show_table(render(nodes, every_stage=self._display.verbosity > 0))
         report = document(nodes)
         if options["dest"] and not self._task.check_mode:
             try:
