@@ -8,7 +8,13 @@ from dataclasses import asdict
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._fleet_table import Node, name_twins, table
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._fleet_table import (
+    Node,
+    failures,
+    name_twins,
+    shared_keys,
+    table,
+)
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._terminal import show_table
 
 NODE_SPEC = {
@@ -44,5 +50,6 @@ class ActionModule(ActionBase):
             **result,
             "changed": False,
             "nodes": [asdict(node) for node in nodes],
-            "failures": {node.host: node.failure for node in nodes if node.failure},
+            "failures": failures(nodes),
+            "shared_host_keys": [asdict(shared) for shared in shared_keys(nodes)],
         }

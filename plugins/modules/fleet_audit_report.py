@@ -17,6 +17,8 @@ description:
   - Runs on the controller. With C(-v) it prints the checks that are in order too, and with them who logged in. The
     colours are Ansible's, so C(NO_COLOR) and a file instead of a terminal switch them off.
 notes:
+  - It prints where the stdout callback is one for people, such as C(default). With any other, such as
+    C(ansible.posix.json), the return values are all.
   - The task succeeds whatever was found. M(gpuops.fleet.ssh_doctor_verdict) makes an exit code of it.
 attributes:
   check_mode:

@@ -12,6 +12,9 @@ description:
   - Takes what the roles of this collection have noted of each node, names aliases that end on one and the same machine,
     and prints a table with the cause and the next command for each node that failed.
   - Runs on the controller, reads nothing else and changes nothing.
+notes:
+  - It prints where the stdout callback is one for people, such as C(default). With any other, such as
+    C(ansible.posix.json), the return values are all.
 author:
   - gpuops.fleet contributors (@gpuops)
 attributes:
@@ -105,8 +108,17 @@ nodes:
   elements: dict
   returned: success
 failures:
-  description: For each node that failed, by its name in the inventory, what failed.
+  description: For each node that failed, by its name in the inventory, what failed, and after C(Next:) what to type.
   type: dict
   returned: success
   sample: {gpu-2: "gpu-2: nobody listens. Next: ssh -p 22 -v root@203.0.113.11"}
+shared_host_keys:
+  description: Each host key that several machines show, with the aliases of these, and the command to type.
+  type: list
+  elements: dict
+  returned: success
+  sample:
+    - host_key: SHA256:ycV9Ucl4glKj
+      aliases: [gpu-1, gpu-2]
+      remedy: ansible-playbook site.yml -e sshd_hardening_replace_host_key=SHA256:ycV9Ucl4glKj
 """

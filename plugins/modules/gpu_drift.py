@@ -19,6 +19,8 @@ description:
   - What a node does not know makes no difference.
   - Runs on the controller.
 notes:
+  - It prints where the stdout callback is one for people, such as C(default). With any other, such as
+    C(ansible.posix.json), the return values are all.
   - The task succeeds whatever was found. A fleet in which groups of nodes are meant to differ is compared group by
     group, with a C(loop).
 attributes:

@@ -51,13 +51,35 @@ def name_twins(nodes: list[Node]) -> list[Node]:
     ]
 
 
-def clones(nodes: list[Node]) -> list[list[Node]]:
-    """Groups of machines that show one and the same host key, as images that were cloned do."""
+@dataclass(frozen=True)
+class SharedKey:
+    """A host key that several machines show, as images that were cloned do."""
+
+    host_key: str
+    aliases: list[str]
+    remedy: str
+
+
+def shared_keys(nodes: list[Node]) -> list[SharedKey]:
+    """Each key that is not of one machine alone."""
     by_key: dict[str, list[Node]] = {}
     for node in nodes:
         if node.host_key:
             by_key.setdefault(node.host_key, []).append(node)
-    return [group for group in by_key.values() if len({node.machine for node in group}) > 1]
+    return [
+        SharedKey(
+            key,
+            [node.alias for node in group],
+            f"ansible-playbook site.yml -e sshd_hardening_replace_host_key={key}",
+        )
+        for key, group in by_key.items()
+        if len({node.machine for node in group}) > 1
+    ]
+
+
+def failures(nodes: list[Node]) -> dict[str, str]:
+    """By host what the table says of its failure: what happened and the command to type."""
+    return {node.host: "{}. Next: {}".format(*cause_and_next(node)) for node in nodes if node.failure}
 
 
 def cause_and_next(node: Node) -> tuple[str, str]:
@@ -100,11 +122,11 @@ def table(nodes: list[Node]) -> list[tuple[str, bool]]:
             cause, command = cause_and_next(node)
             named = cause if cause.startswith(node.host) else f"{node.host}: {cause}"
             lines += [("", False), (named, True), (f"  next: {command}", True)]
-    for group in clones(nodes):
-        names = " and ".join(node.alias for node in group)
+    for shared in shared_keys(nodes):
+        names = " and ".join(shared.aliases)
         lines += [
             ("", False),
-            (f"{names}: one and the same host key, {group[0].host_key}, so each of them can pose as the other", True),
-            (f"  next: ansible-playbook site.yml -e sshd_hardening_replace_host_key={group[0].host_key}", True),
+            (f"{names}: one and the same host key, {shared.host_key}, so each of them can pose as the other", True),
+            (f"  next: {shared.remedy}", True),
         ]
     return lines

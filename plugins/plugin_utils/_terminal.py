@@ -13,8 +13,30 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any, TextIO
 
+from ansible import constants as C
 from ansible import context
 from ansible.utils.display import Display
+
+# The stdout callbacks that write for people. Another one may write a document, as json does, or make events, as that of
+# AWX does, and text beside it would spoil it.
+_COLLECTIONS = frozenset({"", "ansible.builtin", "ansible.legacy", "ansible.posix", "community.general"})
+_FOR_PEOPLE = frozenset(
+    {
+        "counter_enabled",
+        "debug",
+        "default",
+        "default_without_diff",
+        "dense",
+        "diy",
+        "minimal",
+        "oneline",
+        "selective",
+        "tasks_only",
+        "timestamp",
+        "unixy",
+        "yaml",
+    }
+)
 
 
 def is_ad_hoc() -> bool:
@@ -22,8 +44,19 @@ def is_ad_hoc() -> bool:
     return "one_line" in context.CLIARGS
 
 
+def is_for_people(callback: str) -> bool:
+    """Whether a stdout callback of that name writes for people; of a strange one nobody knows."""
+    collection, _dot, name = callback.rpartition(".")
+    return collection in _COLLECTIONS and name in _FOR_PEOPLE
+
+
 def show(lines: Iterable[tuple[str, str | None]]) -> None:
-    """Show lines of text, each with its color."""
+    """Show lines of text, each with its color, where somebody is there to read them."""
+    wanted = C.config.get_config_value
+    # Ad hoc it is minimal or oneline, unless the user wants it otherwise twice.
+    is_free = not is_ad_hoc() or (wanted("DEFAULT_LOAD_CALLBACK_PLUGINS") and not context.CLIARGS["one_line"])
+    if is_free and not is_for_people(wanted("DEFAULT_STDOUT_CALLBACK")):
+        return
     display = Display()
     for text, color in lines:
         display.display(text, color=color)

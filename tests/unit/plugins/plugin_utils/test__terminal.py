@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._terminal import is_for_people
 
 REPOSITORY = Path(__file__).resolve().parents[4]
 BIN = Path(sys.executable).parent
@@ -42,6 +44,21 @@ REPORTS: dict[str, Any] = {
         ]
     },
 }
+TWO = ["gpu-0", "gpu-1"]
+SHOWN = {
+    "ssh_doctor_report": "2 nodes: 2 well",
+    "fleet_audit_report": "2 nodes: 2 high",
+    "gpu_drift": "2 nodes compared: driver_version",
+    "fleet_snapshot": "gpu-0 and gpu-1: one and the same host key",
+}
+FOR_MACHINES = """
+from ansible.plugins.callback import CallbackBase
+DOCUMENTATION = "name: for_machines\\ntype: stdout\\nshort_description: writes one word as JSON\\ndescription: []"
+class CallbackModule(CallbackBase):
+    CALLBACK_TYPE = "stdout"
+    def v2_playbook_on_stats(self, stats):
+        self._display.display('"done"')
+"""
 
 
 def environment(callback: str | None = None, **more: str) -> dict[str, str]:
@@ -140,3 +157,90 @@ def test_a_play_goes_on_when_somebody_leaves_the_pager(tmp_path: Path, fleet: st
         close(process)
     assert process.returncode == 0
     assert (tmp_path / "done").exists()
+
+
+def run(command: list[str], callback: str | None, **more: str) -> str:
+    done = subprocess.run(
+        [str(BIN / command[0]), "-i", "localhost,", *command[1:]],
+        env=environment(callback, **more),
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_people_see_every_report(tmp_path: Path) -> None:
+    output = run(playbook(tmp_path, TWO, *REPORTS), None)
+    assert [action for action in REPORTS if f"\n{SHOWN[action]}" not in output] == []
+
+
+@pytest.mark.parametrize("callback", ["ansible.posix.json", "json"])
+def test_a_document_is_all_there_is_and_tells_what_people_see(tmp_path: Path, callback: str) -> None:
+    (play,) = json.loads(run(playbook(tmp_path, TWO, *REPORTS), callback))["plays"]
+    doctor, audit, drift, snapshot, _done = (task["hosts"]["localhost"] for task in play["tasks"])
+    assert doctor["summary"] == {"well": 2, "warning": 0, "unreachable": 0}
+    assert (audit["summary"]["high"], audit["nodes"]["gpu-1"]["checks"][0]["remedy"]) == (2, "type it")
+    assert drift["summary"] == "2 nodes compared: driver_version"
+    assert snapshot["failures"]["gpu-1"] == "off. Next: ansible-playbook site.yml --limit gpu-1 -vvv"
+    assert snapshot["shared_host_keys"] == [
+        {
+            "host_key": "SHA256:k",
+            "aliases": ["gpu-0", "gpu-1"],
+            "remedy": "ansible-playbook site.yml -e sshd_hardening_replace_host_key=SHA256:k",
+        }
+    ]
+
+
+def test_lines_of_json_are_all_there_is(tmp_path: Path) -> None:
+    for line in run(playbook(tmp_path, TWO, *REPORTS), "ansible.posix.jsonl").splitlines():
+        json.loads(line)
+
+
+def test_nothing_is_written_beside_a_strange_callback(tmp_path: Path) -> None:
+    (tmp_path / "for_machines.py").write_text(FOR_MACHINES)
+    output = run(playbook(tmp_path, TWO, *REPORTS), "for_machines", ANSIBLE_CALLBACK_PLUGINS=str(tmp_path))
+    assert json.loads(output) == "done"
+
+
+@pytest.mark.parametrize(
+    ("options", "callback", "load", "is_shown"),
+    [
+        ([], None, "0", True),
+        # Ad hoc Ansible does not heed it either.
+        ([], "ansible.posix.json", "0", True),
+        ([], "ansible.posix.json", "1", False),
+        (["-o"], "ansible.posix.json", "1", True),
+        (["-t", "answers"], None, "0", True),
+    ],
+)
+def test_the_line_of_gpu_probe(
+    tmp_path: Path, options: list[str], callback: str | None, load: str, is_shown: bool
+) -> None:
+    options = [str(tmp_path / option) if option == "answers" else option for option in options]
+    output = run([*PROBE, "-c", "local", *options], callback, ANSIBLE_LOAD_CALLBACK_PLUGINS=load)
+    assert bool(re.match("localhost: [^\n]+\nlocalhost \\| ", output)) is is_shown
+    if not is_shown:
+        json.loads(output)
+
+
+@pytest.mark.parametrize(
+    ("callback", "is_for"),
+    [
+        ("default", True),
+        ("ansible.builtin.default", True),
+        ("ansible.legacy.minimal", True),
+        ("ansible.posix.debug", True),
+        ("community.general.yaml", True),
+        ("json", False),
+        ("ansible.posix.jsonl", False),
+        ("community.general.null", False),
+        ("awx_display", False),
+        ("acme.tools.default", False),
+    ],
+)
+def test_which_callbacks_write_for_people(callback: str, is_for: bool) -> None:
+    assert is_for_people(callback) is is_for
