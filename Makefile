@@ -29,7 +29,5 @@ unit: setup
 	.venv/bin/pytest tests/unit
 
 test-matrix:
-	@python=$$(command -v python3.13 || ls -d ~/.pyenv/versions/3.13.*/bin/python3 2>/dev/null | head -n 1); \
-	[ -n "$$python" ] || { echo "test-matrix: no Python 3.13 here, so ansible-core 2.21 was not tried"; exit 1; }; \
-	VENV=.venv-matrix PYTHON=$$python tests/setup.sh
+	@python=$$(tests/find_python.sh) && VENV=.venv-matrix PYTHON=$$python tests/setup.sh
 	.venv-matrix/bin/pytest -n 2 --dist loadgroup tests/unit tests/molecule

@@ -475,11 +475,12 @@ def classify_sftp(finished: Finished, login: str) -> SickError | None:
     lines = [printable(line) for line in finished.stderr.splitlines()]
     if any(re.search(r"Session open refused by peer|^Control socket connect|^mux_client_", line) for line in lines):
         return None
+    words = printable(finished.stdout)[:80]
     if finished.rc is None:
-        return SickError("sftp_failed", "no answer")
+        return SickError("sftp_failed", ": ".join(filter(None, ["no answer", words])))
     if finished.rc == 255 and not finished.stdout and "rtype exit-" not in login:
         return SickError("sftp_missing", "the server refuses the subsystem sftp")
-    words = printable(finished.stdout)[:80] or last_words(lines)
+    words = words or last_words(lines)
     return SickError("sftp_failed", ": ".join(filter(None, [f"exit code {finished.rc}", words])))
 
 

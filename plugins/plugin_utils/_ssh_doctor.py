@@ -46,6 +46,11 @@ _LOGIN_PAUSE = 8.0
 _OPENED = "channel_input_open_confirmation"
 # SSH_FXP_INIT and SSH_FXP_VERSION of the sftp protocol (draft-ietf-secsh-filexfer-02).
 _SFTP_INIT, _SFTP_VERSION = b"\0\0\0\5\1\0\0\0\3", 2
+# The biggest packet that OpenSSH's server sends.
+_SFTP_BYTES = 1 << 18
+# A server says its version in one go, so what has begun and does not go on is something else. One that has said nothing
+# yet may be about to start on a busy node: that has the whole limit.
+_SFTP_PATIENCE = 1.5
 # A failure before the server named its methods: another client may still learn them.
 _ASK_PARAMIKO = (
     "ssh_missing",
@@ -223,6 +228,12 @@ def check_inventory(target: Target) -> str:
         if fault := jump_fault(jump):
             raise SickError("jump_invalid", f"ProxyJump {jump!r} {fault}")
     return f"{target.host}, port {target.port or 'left to ssh'}"
+
+
+def may_be_sftp_version(data: bytes) -> bool:
+    """Whether an answer can begin like this: a length of four bytes, from that of type and version on, and the type."""
+    least, most = (int.from_bytes(data[:4].ljust(4, rest), "big") for rest in (b"\0", b"\xff"))
+    return least < _SFTP_BYTES and most >= 5 and data[4:5] in (b"", bytes([_SFTP_VERSION]))
 
 
 def judge_algorithms(ours: wire.Algorithms | None, theirs: wire.Algorithms) -> tuple[str, list[SickError]]:
@@ -520,14 +531,20 @@ def _try_sftp(found: _Examination, login: Program, control_path: str, noise: str
     argv = [*client.shared_command(control_path, "-s"), "sftp"]
     with found.stage("sftp") as note, Program(argv, stdin=subprocess.PIPE) as program:
         program.say(_SFTP_INIT)
-        if program.read(found.limit, lambda: len(program.stdout) >= 9) and program.stdout[4] == _SFTP_VERSION:
+        end = time.monotonic() + found.limit
+        program.read(found.limit, lambda: bool(program.stdout))
+        patience = min(_SFTP_PATIENCE, end - time.monotonic())
+        program.read(patience, lambda: len(program.stdout) >= 9 or not may_be_sftp_version(program.stdout))
+        if len(program.stdout) >= 9 and may_be_sftp_version(program.stdout):
             note.evidence = f"version {int.from_bytes(program.stdout[5:9], 'big')}"
             return
         program.say_no_more()
         finished = program.finish(0.2)
         login.read(0.1, lambda: "rtype exit-" in login.stderr[before:])
         refused = client.classify_sftp(finished, login.stderr[before:])
-        if noise.strip() and finished.stdout.startswith(noise.strip()):
+        printed = finished.stdout.strip()
+        # Of much noise only the beginning may have come.
+        if printed and noise.strip() and (printed.startswith(noise.strip()) or noise.strip().startswith(printed)):
             note.status, note.evidence = "skipped", "the start-up file that prints breaks it"
         elif refused:
             note.warnings.append(refused)

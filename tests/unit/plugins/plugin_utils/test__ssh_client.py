@@ -476,6 +476,12 @@ def test_no_sftp(finished: Finished, login: str, expected: str) -> None:
     assert (sick.code if sick else "") == expected
 
 
+def test_what_came_instead_of_sftp_is_shown() -> None:
+    sick = classify_sftp(Finished(None, "Welcome\n", ""), "")
+    assert sick
+    assert sick.seen == "no answer: Welcome"
+
+
 def test_known_fingerprints_by_line() -> None:
     text = "# Host n found: line 2 \nn RSA SHA256:aa \n# Host n found: line 9 CA\nn ED25519 SHA256:bb x\n"
     assert parse_known_fingerprints(text) == {2: "SHA256:aa", 9: "SHA256:bb"}

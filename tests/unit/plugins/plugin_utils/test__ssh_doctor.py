@@ -23,6 +23,7 @@ from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_client import Ro
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_doctor import (
     diagnose,
     diagnose_patiently,
+    may_be_sftp_version,
     pause_before,
     render_cause,
 )
@@ -43,6 +44,27 @@ def test_every_cause_renders(code: str, password_given: bool) -> None:
     assert cause["meaning"]
     assert cause["remedy"]
     assert "{" not in cause["remedy"]
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"", True),
+        (b"\0", True),
+        (b"\0\0\0", True),
+        (b"\0\3\xff\xff", True),
+        (b"\0\0\0\5\2\0\0\0\3", True),
+        (b"\0\0\0\x5f\2\0\0\0\3extension", True),
+        (b"W", False),
+        (b"\n", False),
+        (b"\0\4", False),
+        (b"\0\0\0\4", False),
+        (b"\0\0\0\5\1", False),
+        (b"Welcome\n", False),
+    ],
+)
+def test_what_may_become_the_version_of_an_sftp_server(data: bytes, expected: bool) -> None:
+    assert may_be_sftp_version(data) == expected
 
 
 # --- live, on loopback ---
@@ -407,6 +429,11 @@ def test_sshd_settings(
     assert seen in report["cause"]["seen"]
 
 
+# A shell where one is asked for, and for sftp some bytes and no end.
+NO_SFTP = 'case "$SSH_ORIGINAL_COMMAND" in /bin/sh) sh;; *) {}; sleep 60;; esac'
+VERSION_CUT_OFF = r"printf '\0\0\0\5\2'"
+
+
 @needs_sshd
 @pytest.mark.parametrize(
     ("settings", "stage", "status", "concern"),
@@ -416,6 +443,9 @@ def test_sshd_settings(
         (["AllowTcpForwarding no"], "forwarding", "warn", "forwarding_off"),
         (["MaxSessions 1"], "sftp", "skipped", None),
         (["ForceCommand echo Welcome; sh"], "command", "warn", "shell_noise"),
+        (["ForceCommand echo; sh"], "sftp", "warn", "sftp_failed"),
+        ([f"ForceCommand {NO_SFTP.format('echo ok')}"], "sftp", "warn", "sftp_failed"),
+        ([f"ForceCommand {NO_SFTP.format(VERSION_CUT_OFF)}"], "sftp", "warn", "sftp_failed"),
         (["SetEnv HOME=/nowhere"], "command", "warn", "home_missing"),
     ],
 )
@@ -425,7 +455,9 @@ def test_what_is_not_well_on_a_node_that_can_be_reached(
     with _sshd(tmp_path, *settings) as server:
         report = diagnose(server.target())
     assert report["ok"], report["message"]
-    assert {entry["stage"]: entry["status"] for entry in report["stages"]}[stage] == status
+    stages = {entry["stage"]: entry for entry in report["stages"]}
+    assert stages[stage]["status"] == status
+    assert stages["sftp"]["ms"] < 2500, "the limit is 30 s"
     assert [found["code"] for found in report["concerns"]] == ([concern] if concern else [])
     if concern:
         assert (report["concerns"][0]["stage"], report["concerns"][0]["severity"]) == (stage, "warn")
