@@ -8,10 +8,10 @@ import datetime
 import functools
 from typing import Any
 
-from ansible import constants
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._fetch import fetch, once
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._shared import folder_of_this_run
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._user_data import UserError, read_people
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._user_keys import GitHub, Sources, resolve
 
@@ -39,7 +39,7 @@ class ActionModule(ActionBase):
         now = datetime.datetime.now()
         try:
             people = read_people(options["users"])
-            get = once(functools.partial(fetch, timeout=options["timeout"]), _folder_of_this_run())
+            get = once(functools.partial(fetch, timeout=options["timeout"]), folder_of_this_run())
             sources = Sources(people, get, github, now)
         except UserError as error:
             raise AnsibleActionFail(
@@ -63,8 +63,3 @@ class ActionModule(ActionBase):
             vars(self._task)[_KEPT] = options
         kept: dict[str, Any] = vars(self._task)[_KEPT]
         return kept
-
-
-def _folder_of_this_run() -> str:
-    """Ansible makes it for all of its processes, and removes it at the end."""
-    return str(vars(constants)["DEFAULT_LOCAL_TMP"])

@@ -8,6 +8,7 @@ import typing as t
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._shared import folder_of_this_run
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_doctor import diagnose_patiently
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_target import choose_target, cleaning_up
 
@@ -52,5 +53,7 @@ class ActionModule(ActionBase):
             options, lambda name: self._templar.template(names.get(name)), self._play_context.remote_user
         )
         with cleaning_up():
-            report = diagnose_patiently(target, options["attempts"], options["delay"], options["deadline"])
+            report = diagnose_patiently(
+                target, options["attempts"], options["delay"], options["deadline"], folder_of_this_run()
+            )
         return {**result, "changed": False, **report}

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._shared import folder_of_this_run
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_client import Target
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_doctor import diagnose_patiently
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_target import choose_target, cleaning_up
@@ -91,7 +92,7 @@ class ActionModule(ActionBase):
                 targets = [
                     replace(target, known_hosts_file=str(known), host_key_alias=self._host) for target in targets
                 ]
-            return [diagnose_patiently(target, _ATTEMPTS, 1.0, 20.0) for target in targets]
+            return [diagnose_patiently(target, _ATTEMPTS, 1.0, 20.0, folder_of_this_run()) for target in targets]
 
     def _failure(self, what: str, reason: str) -> Report:
         reason = reason.strip().rstrip(".")

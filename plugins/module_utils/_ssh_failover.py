@@ -69,7 +69,6 @@ kept() {
 }
 
 keep() {
-    umask 077
     mkdir -p "$cache" && echo "$(date +%s) $answer" >"$cache/$jump_host.$$" &&
         mv -f "$cache/$jump_host.$$" "$cache/$jump_host"
 }
@@ -146,6 +145,17 @@ for earlier in "$@"; do
         exit 1
     fi
 done
+# Of many that would ask at once one does, and the others wait: OpenSSH 9.8 and later turn an address away that connects
+# often without a login. Who waits in vain for four seconds, as for one that was killed, asks too.
+umask 077
+if ! kept "$jump_host" && [ "$depth" = 0 ] && mkdir -p "$cache"; then
+    lock=$cache/$jump_host.lock waits=0
+    until mkdir "$lock" || [ ! -d "$lock" ] || [ "$waits" -ge 40 ] || kept "$jump_host"; do
+        sleep 0.1
+        waits=$((waits + 1))
+    done
+    trap 'rmdir "$lock"' EXIT
+fi
 if ! kept "$jump_host"; then
     answer=down
     if answers "$jump_host"; then

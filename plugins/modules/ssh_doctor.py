@@ -21,6 +21,8 @@ description:
     itself).
   - Each jump host of C(ProxyJump) is examined before it up to the stage V(login), the nearest first. A C(ProxyCommand)
     is left to C(ssh), and the stages V(resolve) to V(algorithms) are skipped.
+  - One run of Ansible examines a jump host once, for all nodes behind it, and each of them only logs in on it. When the
+    jump host cannot be used, the cause is that of all nodes that are examined within the next 10 seconds.
   - Runs wholly on the controller. It never opens Ansible's connection and needs nothing on the node but a shell, so it
     works where other modules end with C(UNREACHABLE).
   - All causes are in C(docs/causes.md) of the collection.
@@ -202,6 +204,13 @@ jump_hosts:
       type: list
       elements: dict
       sample: []
+    shared:
+      description:
+        - The names of the stages that were seen, and timed, when the run examined the jump host for another node.
+        - M(gpuops.fleet.ssh_doctor_report) does not count their time again for this one.
+      type: list
+      elements: str
+      sample: [inventory, resolve, tcp, banner, algorithms, key]
     cause:
       description: As RV(cause).
       type: dict

@@ -11,13 +11,9 @@ several threads, each would then follow the redirects of another one.
 from __future__ import annotations
 
 import base64
-import fcntl
 import functools
-import hashlib
 import http.client
 import ipaddress
-import json
-import os
 import queue
 import ssl
 import threading
@@ -28,6 +24,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urljoin, urlsplit
 
 from ansible.module_utils.urls import make_context
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._shared import shared
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_causes import printable
 
 _LIMIT = 1 << 20
@@ -110,22 +107,18 @@ def fetch(url: str, headers: t.Mapping[str, str], timeout: float) -> Answer:
 
 
 def once(fetch: Fetch, folder: str) -> Fetch:
-    """Fetch each page once for all processes that share a folder: each host of a play is a process of its own."""
+    """Fetch each page once for all processes that share a folder."""
 
     def asked(url: str, headers: t.Mapping[str, str]) -> Answer:
-        name = hashlib.sha256(repr((url, sorted(headers.items()))).encode()).hexdigest()
-        with open(os.path.join(folder, f"gpuops-{name}"), "a+b") as file:
-            # Whoever comes second waits for the answer of the first.
-            fcntl.flock(file, fcntl.LOCK_EX)
-            file.seek(0)
-            kept = file.read()
+        with shared(folder, url, sorted(headers.items())) as page:
+            kept = page.get()
             if kept:
                 return _thaw(kept)
             try:
                 answer: Answer | FetchError = fetch(url, headers)
             except FetchError as error:
                 answer = error
-            file.write(_frozen(answer))
+            page.put(_frozen(answer))
         if isinstance(answer, FetchError):
             raise answer
         return answer
@@ -133,16 +126,13 @@ def once(fetch: Fetch, folder: str) -> Fetch:
     return asked
 
 
-def _frozen(answer: Answer | FetchError) -> bytes:
+def _frozen(answer: Answer | FetchError) -> dict[str, t.Any]:
     if isinstance(answer, FetchError):
-        fields: dict[str, t.Any] = {"error": str(answer), "silent": isinstance(answer, NoAnswer)}
-    else:
-        fields = {**asdict(answer), "headers": dict(answer.headers), "body": base64.b64encode(answer.body).decode()}
-    return json.dumps(fields).encode()
+        return {"error": str(answer), "silent": isinstance(answer, NoAnswer)}
+    return {**asdict(answer), "headers": dict(answer.headers), "body": base64.b64encode(answer.body).decode()}
 
 
-def _thaw(kept: bytes) -> Answer:
-    fields = json.loads(kept)
+def _thaw(fields: dict[str, t.Any]) -> Answer:
     if "error" in fields:
         raise (NoAnswer if fields["silent"] else FetchError)(fields["error"])
     return Answer(**{**fields, "body": base64.b64decode(fields["body"])})

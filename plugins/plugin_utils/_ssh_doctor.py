@@ -19,7 +19,7 @@ import subprocess
 import tempfile
 import time
 import typing as t
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from ansible_collections.gpuops.fleet.plugins.module_utils._ssh_words import (
     address_fault,
@@ -31,6 +31,7 @@ from ansible_collections.gpuops.fleet.plugins.plugin_utils import _ssh_client as
 from ansible_collections.gpuops.fleet.plugins.plugin_utils import _ssh_node as node
 from ansible_collections.gpuops.fleet.plugins.plugin_utils import _ssh_paramiko as second
 from ansible_collections.gpuops.fleet.plugins.plugin_utils import _ssh_wire as wire
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._shared import Shared, shared
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_causes import CAUSES, STAGES, SickError, printable
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_client import Program, Route, Target
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_key import check_keys
@@ -38,6 +39,13 @@ from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_key import check
 # A jump host is examined up to here.
 _JUMP_STAGES = STAGES[: STAGES.index("login") + 1]
 _MOST_JUMPS = 8
+# A jump host is examined once in a run. That it is well holds to the end of the run, since each node logs in on it anew
+# and so sees what has changed. That it is sick holds for these seconds: the run itself may mend it (sshd_policy hardens
+# it, a role brings our key), or it comes up. With fewer, failed logins would add up where OpenSSH 9.8 and later turn an
+# address away from 15 seconds of penalty on: each is 5, and 1 for the connection that is made before it.
+_SICK_SECONDS = 10.0
+# From the tenth login in progress on, OpenSSH begins to turn new ones away (MaxStartups); people log in there too.
+_LOGINS_AT_ONCE = 8
 # All stages of a node and of its jump hosts together end at this many times the limit of one stage.
 _WHOLE = 4
 # Servers turn an address away that fails often. With this pause, no attempt to log in is the fourth within 15 seconds.
@@ -109,6 +117,11 @@ class _Examination:
     machine: str | None = None
     weak_key: str = ""
     tried_login: bool = False
+    # Where the processes of a run share what they find of jump hosts, and since when bad news must be.
+    folder: str = ""
+    since: float = 0.0
+    # The stages that another process has been through.
+    shared: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, target: Target, deadline: float, names: tuple[str, ...] = STAGES) -> _Examination:
@@ -164,6 +177,15 @@ class _JumpHostError(Exception):
 
 
 # --- pure -----------------------------------------------------------------------------------------------------------
+
+
+def still_holds(finding: t.Mapping[str, t.Any], since: float, now: float) -> bool:
+    """Whether a process may take over what another one has found of a jump host.
+
+    `since` is when it has looked itself: whoever tries again wants to know how it is now. Of several that try again the
+    first one does it for all.
+    """
+    return not finding["sick"] or finding["when"] >= max(since, now - _SICK_SECONDS)
 
 
 def pause_before(attempt: int, delay: float, jitter: float, tried_login: bool) -> float:
@@ -265,12 +287,19 @@ def _short(names: t.Sequence[str]) -> str:
 # --- the outside world ----------------------------------------------------------------------------------------------
 
 
-def diagnose_patiently(target: Target, attempts: int, delay: float, deadline: float) -> dict[str, t.Any]:
-    """Examine again while the cause is one that may pass by itself; `attempts` of the report is how often it was."""
+def diagnose_patiently(
+    target: Target, attempts: int, delay: float, deadline: float, folder: str = ""
+) -> dict[str, t.Any]:
+    """Examine again while the cause is one that may pass by itself; `attempts` of the report is how often it was.
+
+    Processes with the same `folder` examine each jump host once.
+    """
     end = time.monotonic() + deadline
+    since = 0.0
     for attempt in range(1, attempts + 1):
-        report, tried_login = _diagnose(target)
+        report, tried_login = _diagnose(target, folder, since)
         report["attempts"] = attempt
+        since = time.monotonic()
         pause = pause_before(attempt + 1, delay, random.random(), tried_login)
         if report["ok"] or not report["cause"]["transient"] or attempt == attempts or time.monotonic() + pause > end:
             break
@@ -278,13 +307,14 @@ def diagnose_patiently(target: Target, attempts: int, delay: float, deadline: fl
     return report
 
 
-def diagnose(target: Target) -> dict[str, t.Any]:
+def diagnose(target: Target, folder: str = "") -> dict[str, t.Any]:
     """Run the stages up to the first failure; the keys are those of the module's return values."""
-    return _diagnose(target)[0]
+    return _diagnose(target, folder, 0.0)[0]
 
 
-def _diagnose(target: Target) -> tuple[dict[str, t.Any], bool]:
+def _diagnose(target: Target, folder: str, since: float) -> tuple[dict[str, t.Any], bool]:
     found = _Examination.of(target, time.monotonic() + _WHOLE * target.timeout)
+    found.folder, found.since = folder, since
     cause = None
     with contextlib.ExitStack() as stack:
         try:
@@ -327,9 +357,10 @@ def _examine(found: _Examination, stack: contextlib.ExitStack) -> None:
     # A socket's path has to be short, wherever temporary files go.
     place = "/tmp" if len(tempfile.gettempdir()) > 60 else None
     sockets = stack.enter_context(tempfile.TemporaryDirectory(prefix="doctor-", dir=place))
+    found.folder = found.folder or sockets
     way = None
-    for number, hop in enumerate(hops):
-        way = _go_through(hop, way, f"{sockets}/{number}", found, stack)
+    for number in range(len(hops)):
+        way = _go_through(hops[: number + 1], way, f"{sockets}/{number}", found, stack)
     _reach(found, way)
     with found.stage("key") as note:
         note.evidence, note.warnings, found.weak_key = check_keys(found.target.identity_file, found.route, found.limit)
@@ -369,30 +400,105 @@ def _jump_hosts(found: _Examination) -> list[_Examination]:
 
 
 def _go_through(
-    hop: _Examination, way: _Way | None, control_path: str, found: _Examination, stack: contextlib.ExitStack
+    hops: t.Sequence[_Examination],
+    way: _Way | None,
+    control_path: str,
+    found: _Examination,
+    stack: contextlib.ExitStack,
 ) -> _Way:
-    """Examine a jump host up to the login, which stays open for what comes behind it."""
+    """Examine the last of these jump hosts up to the login, which stays open for what comes behind it."""
+    hop = hops[-1]
     name = hop.target.alias
     cause = None
     try:
-        with hop.stage("inventory") as note:
-            note.evidence = check_inventory(hop.target)
-        _reach(hop, way)
-        with hop.stage("key") as note:
-            note.evidence, note.warnings, hop.weak_key = check_keys(None, hop.route, hop.limit)
-        argv = client.login_command(hop.target, control_path, way.proxy if way else "")
-        login = stack.enter_context(Program(argv))
-        found.tried_login = True
-        _log_in(hop, login)
+        login = _enter(hops, way, control_path, found, stack)
     except SickError as sick:
         failed = hop.stages[-1].stage
         cause = _of_jump_host(name, render_cause(sick, failed, hop.target, hop.route))
         hop.skip_rest(f"{failed} failed")
         raise _JumpHostError(name, cause) from sick
     finally:
+        found.tried_login |= hop.tried_login
         found.concerns += [_of_jump_host(name, concern) for concern in hop.concerns]
-        found.jump_hosts.append({"host": name, "ok": cause is None, "stages": hop.listed(), "cause": cause})
+        found.jump_hosts.append(
+            {"host": name, "ok": cause is None, "stages": hop.listed(), "shared": list(hop.shared), "cause": cause}
+        )
     return _Way(name, login, control_path)
+
+
+def _enter(
+    hops: t.Sequence[_Examination],
+    way: _Way | None,
+    control_path: str,
+    found: _Examination,
+    stack: contextlib.ExitStack,
+) -> Program:
+    """Log in on the last of these jump hosts. Another process may have found out what comes before, or why it fails."""
+    hop = hops[-1]
+    argv = client.login_command(hop.target, control_path, way.proxy if way else "")
+    # All that decides how the way is; patience does not.
+    key = ("jump host", *((replace(each.target, timeout=0.0), each.route) for each in hops))
+    with _in_turn(hop, found, *key) as place:
+        finding = place.get()
+        if not finding or not still_holds(finding, found.since, time.monotonic()):
+            try:
+                login = _look(hop, way, argv, stack)
+            except SickError as sick:
+                place.put(_finding(hop, sick))
+                raise
+            place.put(_finding(hop, None))
+            return login
+    hop.stages = [Stage(**stage) for stage in finding["stages"]]
+    hop.shared = tuple(stage.stage for stage in hop.stages)
+    hop.concerns, hop.weak_key, hop.tried_login = (finding[name] for name in ("concerns", "weak_key", "tried_login"))
+    if finding["sick"]:
+        raise SickError(finding["sick"]["code"], finding["sick"]["seen"], **finding["sick"]["values"])
+    try:
+        with _in_turn(hop, found, *key, os.getpid() % _LOGINS_AT_ONCE):
+            login = stack.enter_context(Program(argv))
+            _log_in(hop, login)
+    except SickError:
+        # It may be gone, or have too much to do for a moment: the next process looks, again for all.
+        with _in_turn(hop, found, *key) as place:
+            if place.get() == finding:
+                place.put(None)
+        raise
+    return login
+
+
+@contextlib.contextmanager
+def _in_turn(hop: _Examination, found: _Examination, *key: object) -> t.Iterator[Shared]:
+    """Wait for other processes of the run; that is no time of the examination."""
+    start = time.monotonic()
+    with shared(found.folder, *key) as place:
+        found.deadline += time.monotonic() - start
+        hop.deadline = found.deadline
+        yield place
+
+
+def _look(hop: _Examination, way: _Way | None, argv: list[str], stack: contextlib.ExitStack) -> Program:
+    """All stages of a jump host."""
+    with hop.stage("inventory") as note:
+        note.evidence = check_inventory(hop.target)
+    _reach(hop, way)
+    with hop.stage("key") as note:
+        note.evidence, note.warnings, hop.weak_key = check_keys(None, hop.route, hop.limit)
+    login = stack.enter_context(Program(argv))
+    _log_in(hop, login)
+    return login
+
+
+def _finding(hop: _Examination, sick: SickError | None) -> dict[str, t.Any]:
+    """What other processes need not find out; a login that worked is nobody else's."""
+    stages = hop.stages if sick else [stage for stage in hop.stages if stage.stage not in ("host_key", "login")]
+    return {
+        "when": time.monotonic(),
+        "stages": [asdict(stage) for stage in stages],
+        "concerns": hop.concerns,
+        "weak_key": hop.weak_key,
+        "tried_login": bool(sick) and hop.tried_login,
+        "sick": {"code": sick.code, "seen": sick.seen, "values": sick.values} if sick else None,
+    }
 
 
 def _of_jump_host(name: str, cause: dict[str, t.Any]) -> dict[str, t.Any]:

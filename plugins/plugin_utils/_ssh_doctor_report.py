@@ -47,8 +47,10 @@ class Node:
 
     @property
     def ms(self) -> int:
+        """What its own examination took, without what another node's had found out before."""
         hops = [*self.examined["jump_hosts"], self.examined]
-        return sum(stage["ms"] for hop in hops for stage in hop["stages"])
+        own = [stage for hop in hops for stage in hop["stages"] if stage["stage"] not in hop.get("shared", ())]
+        return sum(stage["ms"] for stage in own)
 
 
 def compare(nodes: t.Sequence[Node]) -> list[Node]:
@@ -108,7 +110,8 @@ def _tree(node: Node, every_stage: bool) -> list[Line]:
     lines = []
     for jump in node.examined["jump_hosts"]:
         if every_stage or not jump["ok"]:
-            lines.append(Line(f"  jump host {jump['host']}", GREEN if jump["ok"] else RED))
+            seen = ", as seen for another node" if jump["shared"] else ""
+            lines.append(Line(f"  jump host {jump['host']}{seen}", GREEN if jump["ok"] else RED))
             lines += _stages(jump["stages"], "    ", True)
     return lines + _stages(node.examined["stages"], "  ", every_stage or node.verdict == UNREACHABLE)
 

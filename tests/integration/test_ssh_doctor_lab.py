@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from failures import ALL, Failure
-from sick_node import SickNode
+from sick_node import PORTS, SickNode
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LAB = REPOSITORY / "tests" / "lab" / "lab.py"
@@ -201,3 +201,24 @@ def test_check_mode_examines_the_same_and_writes_no_report(clinic: Clinic) -> No
     assert run.rc == 4, run.text
     assert "\n2 nodes: 1 well, 1 unreachable\n" in run.text
     assert not run.nodes
+
+
+def test_nodes_behind_one_jump_host_do_not_get_this_machine_banned(clinic: Clinic) -> None:
+    """OpenSSH 9.8 and later count each connection without a login, and from the fifteenth on turn its address away."""
+    node, jump = clinic.labs["deb12"], clinic.labs["deb13"]
+    port = PORTS["well-jump"]
+    way = f"-F {jump.home}/config -o ProxyJump=well-jump -o UserKnownHostsFile={node.home}/known_hosts"
+    host = {"ansible_host": node.address, "ansible_port": port, "ansible_user": "root", "ansible_ssh_common_args": way}
+    host["ansible_ssh_private_key_file"] = str(node.home / "key")
+    crowd = {f"crowd-{number}": host for number in range(1, 20)}
+    inventory = clinic.folder / "crowd.json"
+    inventory.write_text(json.dumps({"gpu": {"children": {"crowd": {"hosts": crowd}}}}))
+    for _run in range(2):
+        run = clinic.doctor("-i", str(inventory), "-l", "crowd", "--forks", "10")
+        assert len(run.nodes) == 19, run.text
+        # All of them are one machine.
+        assert {codes(found) for found in run.nodes.values()} == {("", ("same_machine",))}, run.text
+        assert [bool(found["jump_hosts"][0]["shared"]) for found in run.nodes.values()].count(False) == 1
+    login = ["ssh", "-F", f"{jump.home}/config", "-o", "BatchMode=yes", "well-jump", "true"]
+    done = subprocess.run(login, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == 0, done.stderr

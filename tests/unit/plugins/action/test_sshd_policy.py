@@ -11,6 +11,7 @@ import pytest
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible_collections.gpuops.fleet.plugins.action import sshd_policy
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._shared import folder_of_this_run
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_client import Target
 
 WELL = {"ok": True, "message": "", "auth_methods": ["publickey"]}
@@ -35,7 +36,8 @@ class Node:
             raise answer
         return dict(answer)
 
-    def look(self, target: Target, *_limits: object) -> dict[str, t.Any]:
+    def look(self, target: Target, *limits: object) -> dict[str, t.Any]:
+        assert limits[-1] == folder_of_this_run(), "a jump host is examined once a run"
         self.targets.append(target)
         self.known.append(Path(target.known_hosts_file).read_text() if target.known_hosts_file else "")
         return self.looks.pop(0)

@@ -261,6 +261,32 @@ def test_a_server_that_accepts_but_is_hung_costs_two_seconds(script: Path, jump_
     assert time.monotonic() - start < 1
 
 
+def run_at_once(script: Path, shell: str, number: int) -> list[int]:
+    command = [*shell.split(), str(script), "-F", str(script.parent.parent / "config"), "a"]
+    started = [subprocess.Popen(command) for _number in range(number)]
+    return [process.wait(20) for process in started]
+
+
+@needs_ssh
+@pytest.mark.parametrize("shell", SHELLS)
+def test_of_many_at_once_one_asks(script: Path, servers: dict[str, Server], shell: str) -> None:
+    need(shell)
+    assert run_at_once(script, shell, 12) == [0] * 12
+    # One, and more only where a machine is so busy that the answer is too old for those that begin late.
+    assert servers["a"].visits <= 4
+    assert not list(script.parent.rglob("*.lock"))
+
+
+@needs_ssh
+def test_one_that_was_killed_is_not_waited_for_without_end(script: Path) -> None:
+    lock = Path(f"{script}{ssh_failover.CACHE_SUFFIX}", "a.lock")
+    lock.mkdir(parents=True)
+    start = time.monotonic()
+    assert run_at_once(script, "sh", 2) == [0, 0]
+    assert time.monotonic() - start < 8
+    assert not lock.exists()
+
+
 def processes_with(variable: str) -> list[str]:
     """The commands of all processes that have a variable in their environment."""
     found = []

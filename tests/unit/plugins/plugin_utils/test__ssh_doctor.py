@@ -4,7 +4,11 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
+import json
+import multiprocessing
+import multiprocessing.synchronize
 import os
 import pathlib
 import shutil
@@ -26,6 +30,7 @@ from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_doctor import (
     may_be_sftp_version,
     pause_before,
     render_cause,
+    still_holds,
 )
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
@@ -555,6 +560,164 @@ def test_the_look_at_the_first_bytes_takes_no_place_from_the_login(
         arguments = ("-F", jump_config, "-J", "hop") if jump else ()
         report = diagnose(single.target(ssh_config=None if jump else "none", ssh_args=arguments))
     assert report["ok"], report["message"]
+
+
+# --- one jump host, many nodes: each is examined by a process of its own ---
+
+
+def _examine(folder: str, start: multiprocessing.synchronize.Barrier, *arguments: t.Any) -> dict[str, t.Any]:
+    start.wait(30)
+    return diagnose_patiently(*arguments, folder)
+
+
+def _examine_at_once(folder: pathlib.Path, number: int, *arguments: t.Any) -> list[dict[str, t.Any]]:
+    """Let so many processes that share a folder begin at the same moment."""
+    fork = multiprocessing.get_context("fork")
+    with fork.Manager() as manager, concurrent.futures.ProcessPoolExecutor(number, fork) as pool:
+        start = manager.Barrier(number)
+        examinations = [pool.submit(_examine, str(folder), start, *arguments) for _number in range(number)]
+        return [examination.result(60) for examination in examinations]
+
+
+@pytest.fixture(name="folder")
+def _folder(tmp_path: pathlib.Path) -> pathlib.Path:
+    """What Ansible makes for a run."""
+    (tmp_path / "run").mkdir()
+    return tmp_path / "run"
+
+
+@contextlib.contextmanager
+def _jump_host(directory: pathlib.Path, *settings: str) -> t.Iterator[tuple[Server, tuple[str, ...]]]:
+    """An sshd that counts, and the arguments of ssh that lead through it."""
+    place = directory / "jump"
+    place.mkdir()
+    with _sshd(place, "LogLevel VERBOSE", *settings) as server:
+        config = directory / "jump_config"
+        config.write_text(
+            f"Host jump\n  HostName 127.0.0.1\n  Port {server.port}\n  User {_user()}\n  IdentitiesOnly yes\n"
+            f"  IdentityFile {place}/id\n  UserKnownHostsFile {place}/known_hosts\n"
+        )
+        yield server, ("-F", str(config), "-J", "jump")
+
+
+def _counted(server: Server) -> tuple[int, int, int]:
+    """Connections, logins, and logins that failed."""
+    log = (server.directory / "sshd.log").read_text()
+    return tuple(log.count(words) for words in ("Connection from", "Accepted publickey", "Failed publickey"))
+
+
+@needs_sshd
+def test_a_jump_host_is_examined_once_for_many_nodes(
+    server: Server, tmp_path: pathlib.Path, folder: pathlib.Path
+) -> None:
+    with _jump_host(tmp_path) as (jump, arguments):
+        target = server.target(ssh_config=None, ssh_args=arguments)
+        reports = _examine_at_once(folder, 8, target, 1, 1.0, 1.0)
+        later = diagnose(target, str(folder))
+        assert _counted(jump) == (1 + 9, 9, 0)
+    assert [report["message"] for report in [*reports, later] if not report["ok"]] == []
+    hops = [report["jump_hosts"][0] for report in [*reports, later]]
+    assert [len(hop["shared"]) for hop in hops].count(0) == 1
+    first = next(hop for hop in hops if not hop["shared"])
+    for hop in hops:
+        assert hop["stages"][:5] == first["stages"][:5]
+        assert hop["shared"] in ([], [stage for stage in STAGES[:7] if stage != "host_key"])
+        assert [stage["status"] for stage in hop["stages"]] == ["ok"] * 8
+    # Another run has another folder.
+    assert diagnose(target)["cause"]["code"] == "tcp_refused"
+
+
+@needs_sshd
+def test_a_jump_host_has_few_logins_in_progress(
+    server: Server, tmp_path: pathlib.Path, folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_ssh_doctor, "_LOGINS_AT_ONCE", 1)
+    # More than that, since sshd may not have noticed yet that the last one is in.
+    with _jump_host(tmp_path, "MaxStartups 3") as (_jump, arguments):
+        reports = _examine_at_once(folder, 8, server.target(ssh_config=None, ssh_args=arguments), 1, 1.0, 1.0)
+    assert [report["message"] for report in reports if not report["ok"]] == []
+
+
+@needs_sshd
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (["AuthorizedKeysFile none"], "auth_key_refused"),
+        (["AllowTcpForwarding no"], "jump_forwarding_off"),
+    ],
+)
+def test_a_jump_host_that_lets_nobody_in_or_on_is_the_cause_of_all(
+    server: Server, tmp_path: pathlib.Path, folder: pathlib.Path, settings: list[str], expected: str
+) -> None:
+    with _jump_host(tmp_path, *settings) as (jump, arguments):
+        target = server.target(ssh_config=None, ssh_args=arguments)
+        reports = _examine_at_once(folder, 6, target, 1, 1.0, 1.0)
+        assert _counted(jump) == ((2, 0, 1) if expected == "auth_key_refused" else (1 + 6, 6, 0))
+    assert {report["cause"]["code"] for report in reports} == {expected}
+    assert len({report["message"] for report in reports}) == 1
+
+
+@needs_sshd
+def test_what_was_wrong_with_a_jump_host_is_forgotten(
+    server: Server, tmp_path: pathlib.Path, folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with _jump_host(tmp_path) as (jump, arguments):
+        target = server.target(ssh_config=None, ssh_args=arguments)
+        keys = jump.directory / "authorized_keys"
+        ours = keys.read_text()
+        keys.write_text("")
+        assert not diagnose(target, str(folder))["ok"]
+        keys.write_text(ours)
+        assert not diagnose(target, str(folder))["ok"]
+        monkeypatch.setattr(_ssh_doctor, "_SICK_SECONDS", 0.0)
+        assert diagnose(target, str(folder))["ok"]
+        # That it was well is no login: each node sees for itself.
+        keys.write_text("")
+        sick = diagnose(target, str(folder))
+        assert sick["cause"]["code"] == "auth_key_refused"
+        assert sick["cause"]["stage"] == "login"
+        keys.write_text(ours)
+        assert diagnose(target, str(folder))["jump_hosts"][0]["shared"] == []
+
+
+def test_those_who_try_again_try_once_for_all(tmp_path: pathlib.Path, folder: pathlib.Path) -> None:
+    asked = []
+
+    def answer(connection: socket.socket) -> None:
+        asked.append(1)
+        connection.sendall(b"Exceeded MaxStartups\r\n")
+
+    with _listener(answer) as port:
+        target = Target("gpu-1", "127.0.0.1", ssh_config="none", ssh_args=("-J", f"127.0.0.1:{port}"), timeout=5)
+        reports = _examine_at_once(folder, 6, target, 2, 2.0, 60.0)
+    assert {(report["cause"]["code"], report["attempts"]) for report in reports} == {("max_startups", 2)}
+    # Two, and more only where a machine is so busy that some begin when others have ended.
+    assert 2 <= len(asked) <= 4
+
+
+@pytest.mark.parametrize(
+    ("sick", "when", "since", "expected"),
+    [
+        (None, 100.0, 0.0, True),
+        (None, 100.0, 990.0, True),
+        ({}, 995.0, 0.0, True),
+        ({}, 989.0, 0.0, False),
+        ({}, 995.0, 994.0, True),
+        ({}, 995.0, 996.0, False),
+    ],
+)
+def test_how_long_a_finding_holds(sick: object, when: float, since: float, expected: bool) -> None:
+    finding = {"sick": sick if sick is None else {"code": "unknown"}, "when": when}
+    assert still_holds(finding, since, 1000.0) == expected
+
+
+@needs_sshd
+def test_nothing_secret_is_shared(server: Server, tmp_path: pathlib.Path, folder: pathlib.Path) -> None:
+    with _jump_host(tmp_path) as (jump, arguments):
+        assert diagnose(server.target(ssh_config=None, ssh_args=arguments), str(folder))["ok"]
+    (kept,) = folder.iterdir()
+    assert json.loads(kept.read_text()).keys() == {"when", "stages", "concerns", "weak_key", "tried_login", "sick"}
+    assert "PRIVATE KEY" not in kept.read_text()
 
 
 @needs_sshd

@@ -120,14 +120,31 @@ def test_colors_say_how_bad_it_is() -> None:
 )
 def test_jump_host_that_fails_is_shown_with_its_stages(every_stage: bool, shown: list[str]) -> None:
     jumps = [
-        {"host": "bastion-1", "ok": True, "stages": [stage("tcp", ms=5)], "cause": None},
-        {"host": "bastion-2", "ok": False, "stages": [stage("tcp"), stage("login", "fail")], "cause": cause("refused")},
+        {"host": "bastion-1", "ok": True, "stages": [stage("tcp", ms=5)], "shared": [], "cause": None},
+        {
+            "host": "bastion-2",
+            "ok": False,
+            "stages": [stage("tcp"), stage("login", "fail")],
+            "shared": [],
+            "cause": cause("refused"),
+        },
     ]
     behind = Node("gpu-4", examined(ok=False, jump_hosts=jumps, stages=[stage("tcp", "skipped", 0)], cause=cause("x")))
     lines = texts([behind], every_stage)
     assert [line.split()[-1] for line in lines if line.startswith("  jump host")] == shown
     assert "    login         0.01 s  FAIL  seen" in lines
     assert lines[0] == "gpu-4    0.03 s  unreachable"
+
+
+def test_time_of_another_nodes_examination_is_not_counted_again() -> None:
+    jump = {"host": "bastion", "ok": True, "stages": [stage("tcp", ms=5000), stage("login", ms=70)], "cause": None}
+    first, second = (Node("gpu-1", examined(jump_hosts=[{**jump, "shared": shared}])) for shared in ([], ["tcp"]))
+    assert texts([first])[0] == "gpu-1    5.10 s  well"
+    assert texts([second], every_stage=True)[:3] == [
+        "gpu-1    0.10 s  well",
+        "  jump host bastion, as seen for another node",
+        "    tcp           5.00 s  ok    seen",
+    ]
 
 
 def machines(*pairs: tuple[str | None, str | None]) -> list[Node]:
