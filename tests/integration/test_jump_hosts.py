@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from moments import WATCHED, run_until, task
 from podman import podman
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -112,7 +113,7 @@ class Lab:
                 **os.environ,
                 "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
                 "ANSIBLE_NOCOLOR": "1",
-                "PYTHONUNBUFFERED": "1",
+                **WATCHED,
             },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -179,15 +180,10 @@ def whole_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 @pytest.fixture(scope="module")
 def site_that_lost_a_bastion(whole_lab: Lab) -> tuple[int, str]:
-    """The first site.yml for the nodes, while whose second floor the first bastion dies."""
+    """The first site.yml for the nodes. The first bastion dies while their sshd is changed."""
     process = whole_lab.start("site.yml", "--limit", "gpu")
-    assert process.stdout
-    text = ""
-    for line in process.stdout:
-        text += line
-        if "Read the drop-in and what sshd makes of all its files" in line:
-            podman("kill", whole_lab.hosts["bastion-1"]["lab_container"])
-            break
+    text = run_until(process, task("gpuops.fleet.sshd_policy"))
+    podman("kill", whole_lab.hosts["bastion-1"]["lab_container"])
     return end_of(process, text)
 
 

@@ -10,6 +10,7 @@ import typing as t
 from dataclasses import replace
 
 import pytest
+from moments import WATCHED, run_until, task
 
 if t.TYPE_CHECKING:
     from integration.conftest import Fleet, Node, Run
@@ -21,15 +22,10 @@ LOSE = "systemctl stop ssh; pkill -KILL sshd || true"
 
 def site_losing(fleet: Fleet, *lost: str) -> Run:
     """Run site.yml, and take the sshd of nodes away when their second floor begins."""
-    process = fleet.start()
-    assert process.stdout
-    text = ""
-    for line in process.stdout:
-        text += line
-        if "PLAY [Floor 2, trust]" in line:
-            for name in lost:
-                fleet.nodes[name].sh(LOSE)
-            break
+    process = fleet.start(within=("env", *(f"{name}={value}" for name, value in WATCHED.items())))
+    text = run_until(process, task(tag="trust"))
+    for name in lost:
+        fleet.nodes[name].sh(LOSE)
     run = fleet.end(process)
     assert "Traceback" not in text + run.text
     return replace(run, text=text + run.text)
@@ -60,5 +56,7 @@ def test_node_that_is_still_starting_is_waited_for(settled_fleet: Fleet) -> None
     late = threading.Timer(12, node.sh, ["systemctl start ssh"])
     late.start()
     run = fleet.site("--tags", "reach")
+    waited = not late.is_alive()
     late.join()
     assert run.rc == 0, run.text
+    assert waited, run.text

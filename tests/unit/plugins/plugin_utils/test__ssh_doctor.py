@@ -288,10 +288,10 @@ def _sshd(directory: pathlib.Path, *settings: str) -> t.Iterator[Server]:
     with (directory / "sshd.log").open("wb") as log:
         process = subprocess.Popen([SSHD, "-D", "-e", "-f", str(directory / "sshd_config")], stderr=log)
     try:
-        for _attempt in range(100):
-            if "Server listening" in (directory / "sshd.log").read_text():
-                break
-            assert process.poll() is None, (directory / "sshd.log").read_text()
+        end = time.monotonic() + 10
+        while "Server listening" not in (said := (directory / "sshd.log").read_text()):
+            assert process.poll() is None, said
+            assert time.monotonic() < end, said
             time.sleep(0.05)
         yield Server(port, directory)
     finally:

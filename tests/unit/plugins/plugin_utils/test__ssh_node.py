@@ -138,8 +138,7 @@ def test_script_waits_for_more() -> None:
         assert shell.stdout
         shell.stdin.write(SCRIPT.encode())
         shell.stdin.flush()
-        while shell.stdout.readline() != f"{END}\n".encode():
-            pass
+        assert any(line == f"{END}\n".encode() for line in shell.stdout)
         with pytest.raises(subprocess.TimeoutExpired):
             shell.wait(0.2)
         shell.stdin.close()
