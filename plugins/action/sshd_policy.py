@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._host_keys import HostKeyError, checked_host_keys
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._shared import folder_of_this_run
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_client import Target
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_doctor import diagnose_patiently
@@ -46,9 +47,16 @@ class ActionModule(ActionBase):
         change = self._module({**options, "users": users})
         if change.get("failed"):
             return {**result, **self._failure("sshd was not changed", str(change.get("msg")))}
+        seconds = options.get("rollback_seconds", 30)
+        try:
+            change["host_keys"] = checked_host_keys(change.get("host_keys"), self._host)
+        except HostKeyError as error:
+            if change.get("pending"):
+                return {**result, **self._put_back(str(error), seconds)}
+            return {**result, **self._failure("sshd was not changed", str(error))}
         if not change.get("pending"):
             return {**result, **change, "auth_methods": _methods(before)}
-        return {**result, **change, **self._finish(change, targets, options.get("rollback_seconds", 30))}
+        return {**result, **change, **self._finish(change, targets, seconds)}
 
     def _finish(self, change: Report, targets: list[Target], seconds: object) -> Report:
         """Keep the change if it is proven, else have everything put back."""
@@ -59,6 +67,9 @@ class ActionModule(ActionBase):
             if not kept.get("failed"):
                 return {"pending": False, "auth_methods": _methods(after)}
             reason = str(kept.get("msg"))
+        return self._put_back(reason, seconds)
+
+    def _put_back(self, reason: str, seconds: object) -> Report:
         # Where nobody gets in any more, the timer does it.
         back: Report = {"failed": True}
         with contextlib.suppress(AnsibleConnectionFailure):

@@ -81,7 +81,9 @@ files:
   returned: success
   sample: [/etc/ssh/gpuops-principals/alice]
 host_keys:
-  description: The public host keys of the node that get a certificate, without their comments.
+  description:
+    - The public host keys of the node that get a certificate, without their comments. The task fails where the node
+      names anything else.
   type: list
   elements: str
   returned: success

@@ -160,7 +160,8 @@ exceptions:
   returned: success
   sample: ["/etc/ssh/sshd_config:130: Match User backup: PasswordAuthentication yes"]
 host_keys:
-  description: The public host keys that sshd shows afterwards.
+  description:
+    - The public host keys that sshd shows afterwards. The task fails where the node names anything else.
   type: list
   elements: str
   returned: success

@@ -300,7 +300,8 @@ def _group(rest: str) -> tuple[str, str, tuple[str, ...]]:
 
 def _key(rest: str) -> Key:
     """A line of ssh-keygen -l: bits, fingerprint, comment and (kind)."""
-    found = re.fullmatch(r"(\d+) (\S+) ?(.*) \(([\w-]+)\)", rest)
+    # A remedy has the fingerprint in it.
+    found = re.fullmatch(r"(\d+) (SHA256:[A-Za-z0-9+/]+) ?(.*) \(([\w-]+)\)", rest)
     if not found:
         raise ValueError(f"no fingerprint: {rest[:80]}")
     comment = found[3]

@@ -10,6 +10,8 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._audit_answer import printable
+
 NEXT = re.compile(r"[\s.;]*\bnext:\s*", re.IGNORECASE)
 HEADER = ("alias", "address", "reachable", "hardened", "GPUs", "driver", "CUDA", "state")
 
@@ -129,4 +131,4 @@ def table(nodes: list[Node]) -> list[tuple[str, bool]]:
             (f"{names}: one and the same host key, {shared.host_key}, so each of them can pose as the other", True),
             (f"  next: {shared.remedy}", True),
         ]
-    return lines
+    return [(printable(text), is_failure) for text, is_failure in lines]

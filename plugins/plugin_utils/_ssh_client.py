@@ -306,7 +306,8 @@ def read_session(stderr: str, route: Route) -> Session | None:
     own = lines[starts[-1] :]
     versions = _matches(r"remote software version (.+)$", lines[: starts[-1]])
     methods = _matches(_METHODS.pattern, own)
-    fingerprints = _matches(r"^debug1: Server host (?:key|certificate): \S+ (SHA256:[^\s,]+)", own)
+    # A banner of the node may look like this line too, and remedies have what is found here.
+    fingerprints = _matches(r"^debug1: Server host (?:key|certificate): \S+ (SHA256:[A-Za-z0-9+/]+)", own)
     accepted = _matches(_ACCEPTED.pattern, own)
     return Session(
         lines=own,

@@ -230,6 +230,38 @@ def test_cloned_host_keys_are_named(settled_fleet: Fleet) -> None:
     assert settled_fleet.ssh_into("gpu-1").returncode == settled_fleet.ssh_into("gpu-2").returncode == 0
 
 
+# Answers as the node's own Python does, but that its host key is a CA for all names too, and that it sets a variable.
+HOSTILE = """
+cat > /usr/local/bin/hostile << 'END'
+#!/usr/bin/python3
+import json, subprocess, sys
+answer = json.loads(subprocess.run(["/usr/bin/python3", *sys.argv[1:]], stdout=subprocess.PIPE).stdout)
+if answer.get("host_keys"):
+    answer["host_keys"][0] += "\\n@cert-authority * " + answer["host_keys"][0]
+open("/run/hostile", "a").write(json.dumps(answer))
+print(json.dumps({**answer, "ansible_facts": {"sshd_hardening_login_grace_time": 77}}))
+END
+chmod 755 /usr/local/bin/hostile
+"""
+
+
+def test_hostile_node_makes_nobody_known_but_itself(settled_fleet: Fleet) -> None:
+    node = settled_fleet.nodes["gpu-1"]
+    node.sh(HOSTILE)
+    settled_fleet.hosts["gpu-1"]["ansible_python_interpreter"] = "/usr/local/bin/hostile"
+    known_hosts = settled_fleet.ssh / "known_hosts.d" / "gpuops"
+    pinned, drop_in = known_hosts.read_bytes(), node.sh(f"cat {DROP_IN}")
+    run = settled_fleet.site("--tags", "trust", "--limit", "gpu-1", "-e", "sshd_hardening_max_auth_tries=5")
+    asked = node.sh("cat /run/hostile")
+    assert "MaxAuthTries 5" in asked
+    assert "LoginGraceTime 77" not in asked
+    assert known_hosts.read_bytes() == pinned
+    cause, command = run.complaints()["gpu-1"]
+    assert "was put back: what it says of its host keys was not taken: more than one line" in cause
+    assert command == "ssh gpu-1 'head -v /etc/ssh/*.pub'"
+    assert node.sh(f"cat {DROP_IN}") == drop_in
+
+
 def make_key(path: Path, *options: str) -> None:
     """Let ssh-keygen make a key, and leave only its private half."""
     subprocess.run(["ssh-keygen", "-q", "-f", path, *options], check=True)

@@ -16,7 +16,8 @@ from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_client import Ta
 
 WELL = {"ok": True, "message": "", "auth_methods": ["publickey"]}
 SICK = {"ok": False, "message": "gpu-1 (h:22): refused. Next: look", "auth_methods": None}
-PENDING = {"changed": True, "pending": True, "token": "t", "host_keys": ["ssh-ed25519 AAAA"]}
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGtra2tra2tra2tra2tra2tra2tra2tra2tra2tra2tr"
+PENDING = {"changed": True, "pending": True, "token": "t", "host_keys": [KEY]}
 KEPT = {"changed": True}
 
 
@@ -82,7 +83,7 @@ def test_other_logins_of_the_same_sshd_are_proven_too(run: Run) -> None:
 def test_after_the_change_the_host_keys_count_that_the_node_has_named(run: Run) -> None:
     node = Node([PENDING, KEPT], [WELL, WELL])
     run(node)
-    assert node.known == ["", "gpu-1 ssh-ed25519 AAAA\n"]
+    assert node.known == ["", f"gpu-1 {KEY}\n"]
     assert [target.host_key_alias for target in node.targets] == [None, "gpu-1"]
 
 
@@ -108,8 +109,9 @@ def test_own_variables_are_where_to_look_when_they_are_the_reason(run: Run) -> N
 
 
 def test_settled_node_is_left_alone(run: Run) -> None:
-    node = Node([{"changed": False, "pending": False}], [WELL])
-    assert not run(node)["changed"]
+    node = Node([{"changed": False, "pending": False, "host_keys": [KEY]}], [WELL])
+    result = run(node)
+    assert (result["changed"], result["host_keys"]) == (False, [KEY])
     assert len(node.asked) == 1
 
 
@@ -133,6 +135,24 @@ def test_change_that_locks_out_is_put_back(run: Run, answers: list[t.Any], words
 def test_proof_that_came_too_late(run: Run) -> None:
     node = Node([PENDING, {"failed": True, "msg": "the time was up"}, {"changed": False}], [WELL, WELL])
     assert "was put back: the time was up. Next: " in run(node)["msg"]
+
+
+@pytest.mark.parametrize("pending", [True, False])
+@pytest.mark.parametrize(
+    "host_keys",
+    [[KEY, f"{KEY}\n@cert-authority * {KEY}"], [f"* {KEY}"], KEY, None],
+    ids=["line", "name", "text", "none"],
+)
+def test_no_host_is_known_by_what_is_no_host_key(run: Run, host_keys: t.Any, pending: bool) -> None:
+    node = Node([{**PENDING, "pending": pending, "host_keys": host_keys}, {"changed": True}], [WELL])
+    result = run(node)
+    assert result["failed"]
+    assert "host_keys" not in result
+    words = "the change to sshd was put back" if pending else "sshd was not changed"
+    assert result["msg"].startswith(f"gpu-1: {words}: what it says of its host keys was not taken: ")
+    assert result["msg"].endswith("; next: ssh gpu-1 'head -v /etc/ssh/*.pub'")
+    assert [asked.get("phase") for asked in node.asked] == [None, "restore"][: 1 + pending]
+    assert node.known == [""], "nothing is proven by such keys"
 
 
 def test_lost_connection_is_not_swallowed(run: Run) -> None:

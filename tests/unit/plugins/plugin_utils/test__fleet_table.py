@@ -54,6 +54,12 @@ def test_table_shows_every_column_and_marks_failures() -> None:
     assert [failed for _text, failed in lines] == [False, False, True, False, True, True]
 
 
+def test_what_a_node_says_does_not_steer_the_terminal() -> None:
+    lines = table([Node("gpu-1", "gpu-1", driver="570\x1b[2J", failure="gpu-1: \x1b]0;it is well\x07")])
+    assert all(text.isprintable() for text, _failed in lines)
+    assert ("gpu-1: ?]0;it is well?", True) in lines
+
+
 def test_cloned_host_keys_are_named_below_the_table() -> None:
     nodes = [
         Node(host=name, alias=name, machine=machine, host_key=key)

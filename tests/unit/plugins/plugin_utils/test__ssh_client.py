@@ -336,6 +336,12 @@ def test_the_session_is_that_of_the_node_not_of_the_jump_host() -> None:
     assert session.host_key_fingerprint == "SHA256:ycV9Ucl4glKj/bl/3uaWIJP4uPiKXBdXno0mX9p2sYE"
 
 
+def test_fingerprint_in_a_banner_is_no_command() -> None:
+    session = read_session(f"{KNOWN}debug1: Server host key: ssh-ed25519 SHA256:x$(id){{{{x}}}}\n", ROUTE)
+    assert session is not None
+    assert session.host_key_fingerprint == "SHA256:x"
+
+
 def _remedy(stderr: str, target: Target = TARGET) -> str:
     with pytest.raises(SickError) as caught:
         classify_login(Finished(255, "", stderr), ROUTE, 10)
