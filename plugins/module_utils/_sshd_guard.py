@@ -11,6 +11,7 @@ Python nor a free byte on the disk: the old files wait beside the new ones under
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shlex
 import shutil
@@ -34,6 +35,8 @@ UNIT = "gpuops-sshd-rollback"
 # Who renames this file first decides: the timer, or the run that has proven its change.
 _PENDING = f"{STATE}/pending"
 _SCRIPT = f"{STATE}/restore.sh"
+# Which files wait: on the disk as they are, so that both are still there when the machine was started anew in between.
+_RECORD = "/etc/ssh/.gpuops-before"
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -75,7 +78,7 @@ def restore_script(paths: t.Mapping[str, bool], listeners: t.Sequence[Listener],
             start, runs = shlex.join([listener.program, *listener.options]), f"kill -0 {listener.pid} 2>/dev/null"
         # A reload can end an sshd that cannot listen any more, a moment later.
         lines += [f"{again} || {start}", "sleep 1", f"{runs} || {start}"]
-    lines.append(f"rm -rf {STATE}")
+    lines += [f"rm -f {_RECORD}", f"rm -rf {STATE}"]
     return "\n".join(lines) + "\n"
 
 
@@ -83,10 +86,11 @@ def arm(
     paths: t.Sequence[str], listeners: t.Sequence[Listener], waiting: Socket | None, seconds: int, run: Run
 ) -> None:
     """Keep the old files and set the timer."""
-    shutil.rmtree(STATE, ignore_errors=True)
+    _forget()
     os.mkdir(STATE, 0o700)
     there = {path: os.path.exists(path) for path in paths}
     try:
+        write(_RECORD, json.dumps(paths).encode())
         for path, was_there in there.items():
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(kept_as(path))
@@ -98,7 +102,7 @@ def arm(
             pass
         _set_timer(seconds, run)
     except (OSError, SshdError):
-        _forget(paths)
+        _forget()
         raise
 
 
@@ -106,6 +110,8 @@ def _keep(path: str) -> None:
     try:
         os.link(path, kept_as(path))
     except OSError:
+        # It may be a private key: nobody else reads it before it has the mode of the other.
+        os.close(os.open(kept_as(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         shutil.copy2(path, kept_as(path))
         status = os.stat(path)
         os.chown(kept_as(path), status.st_uid, status.st_gid)
@@ -141,11 +147,16 @@ def _stop_timer(run: Run) -> None:
         os.killpg(int(file.read()), 15)
 
 
-def _forget(paths: t.Iterable[str]) -> None:
-    for path in paths:
-        # A file system that is read-only says so also of a file that is not there.
-        with contextlib.suppress(OSError):
-            os.unlink(kept_as(path))
+def _forget() -> None:
+    """Remove the old files, also those of a run that broke off: among them may be private keys."""
+    # Where one cannot be removed, the record stays for the next run.
+    with contextlib.suppress(OSError):
+        with open(_RECORD, encoding="utf-8") as record:
+            paths = json.load(record)
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(kept_as(path))
+        os.unlink(_RECORD)
     shutil.rmtree(STATE, ignore_errors=True)
 
 
@@ -180,21 +191,22 @@ def write(path: str, content: bytes | None) -> None:
         raise
 
 
-def keep(paths: t.Iterable[str], run: Run) -> bool:
-    """The change is proven; False when the timer was faster."""
-    try:
+def keep(run: Run) -> bool:
+    """The change is proven; False when nothing waits for that any more."""
+    with contextlib.suppress(FileNotFoundError):
         os.rename(_PENDING, f"{STATE}/kept")
-    except FileNotFoundError:
+    # Of a keep that broke off, the old files are still to be removed.
+    if not os.path.exists(f"{STATE}/kept"):
         return False
     _stop_timer(run)
-    _forget(paths)
+    _forget()
     return True
 
 
 def restore(run: Run) -> bool:
     """Put everything back now, and wait for it, also where the timer has begun to; False when nothing waits."""
     if not os.path.exists(_PENDING) and not os.path.exists(f"{STATE}/restoring"):
-        shutil.rmtree(STATE, ignore_errors=True)
+        _forget()
         return False
     _stop_timer(run)
     code, said = run(["/bin/sh", _SCRIPT])

@@ -13,9 +13,11 @@ from __future__ import annotations
 import glob
 import grp
 import hashlib
+import json
 import os
 import pwd
 import re
+import tempfile
 import typing as t
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ from ansible_collections.gpuops.fleet.plugins.module_utils import _sshd_firewall
 from ansible_collections.gpuops.fleet.plugins.module_utils import _sshd_guard as guard
 from ansible_collections.gpuops.fleet.plugins.module_utils import _sshd_process as process
 from ansible_collections.gpuops.fleet.plugins.module_utils import _sshd_settings as judge
+from ansible_collections.gpuops.fleet.plugins.module_utils._public_key import PublicKeyError, parse_line
 from ansible_collections.gpuops.fleet.plugins.module_utils._sshd_process import Listener, Run, Socket
 from ansible_collections.gpuops.fleet.plugins.module_utils._sshd_settings import Block, Effective, Login, SshdError
 
@@ -33,6 +36,8 @@ BANNER = "/etc/ssh/gpuops-banner"
 PAM = "/etc/pam.d/sshd"
 MODULI = "/etc/ssh/moduli"
 MODULI_BEFORE = "/etc/ssh/moduli.before-gpuops"
+_PRIVATE = b"PRIVATE KEY"
+_TEXTS = (CONFIG, DROP_IN, BANNER, PAM, firewall.RULES, firewall.UNIT)
 # Only the drop-in: others that lie there unread are not for us to bring into force.
 INCLUDE = f"Include {DROP_IN}\n"
 HEADER = """Written by gpuops.fleet, role sshd_hardening; changes made by hand are lost.
@@ -259,31 +264,32 @@ def _check_listening(sshd: Sshd, effective: Effective, settings: t.Mapping[str, 
 
 def _new_host_keys(fingerprint: str, effective: Effective, run: Run, scratch: str) -> Files:
     """New keys of all types, where one of those that are there has this fingerprint."""
-    paths = [path for path in effective.get("hostkey", []) if os.path.exists(f"{path}.pub")]
-    said = {path: run(["ssh-keygen", "-l", "-f", f"{path}.pub"])[1] for path in paths}
+    # There may be no public half beside it, and of a key that an agent has there is nothing else.
+    paths = [path for path in effective.get("hostkey", []) if _PRIVATE in (read(path) or b"")]
+    said = {path: run(["ssh-keygen", "-l", "-f", path])[1] for path in paths}
     if not any(fingerprint in line.split() for line in said.values()):
         return {}
     files: Files = {}
     for path in paths:
         kind = said[path].rstrip().rpartition("(")[2].rstrip(")").lower()
-        new = os.path.join(scratch, os.path.basename(path))
         size = ["-b", "4096"] if kind == "rsa" else []
-        code, error = run(["ssh-keygen", "-q", "-t", kind, *size, "-N", "", "-C", "", "-f", new])
-        if code:
-            raise SshdError(f"ssh-keygen -t {kind} ended with {code}: {error.strip()}")
-        files[path], files[f"{path}.pub"] = read(new), read(f"{new}.pub")
+        # Ansible may be told to leave what is in scratch.
+        with tempfile.TemporaryDirectory(dir=scratch) as folder:
+            new = os.path.join(folder, "key")
+            code, error = run(["ssh-keygen", "-q", "-t", kind, *size, "-N", "", "-C", "", "-f", new])
+            if code:
+                raise SshdError(f"ssh-keygen -t {kind} ended with {code}: {error.strip()}")
+            files[path], files[f"{path}.pub"] = read(new), read(f"{new}.pub")
     return files
 
 
 def _shown_host_keys(files: Files, effective: Effective) -> list[str]:
     """The public halves of the keys that sshd shows, without their comments."""
-    keys = [(files.get(f"{path}.pub") or b"").decode().split()[:2] for path in effective.get("hostkey", [])]
+    public = [f"{path}.pub" for path in effective.get("hostkey", [])]
+    texts = [(files[path] if path in files else read(path)) or b"" for path in public]
+    keys = [text.decode("utf-8", "replace").split()[:2] for text in texts]
     allowed = effective["hostkeyalgorithms"][0].replace("rsa-sha2-512", "ssh-rsa").split(",")
     return [" ".join(key) for key in keys if key and key[0] in allowed]
-
-
-def _host_keys() -> list[str]:
-    return sorted(glob.glob("/etc/ssh/ssh_host_*_key") + glob.glob("/etc/ssh/ssh_host_*_key.pub"))
 
 
 # --- the three things that the module does --------------------------------------------------------------------------
@@ -321,6 +327,7 @@ def _prepare(policy: Policy, sshd: Sshd, login: Login, run: Run, scratch: str) -
     if sshd.waiting:
         wanted[sshd.waiting.drop_in] = _socket_drop_in(settings.get("Port", "")) if policy.present else None
     host_keys = _new_host_keys(policy.replace_host_key, effective, run, scratch) if policy.replace_host_key else {}
+    present.update({path: read(path) for path in host_keys})
     wanted.update(host_keys)
     wanted[firewall.RULES] = wanted[firewall.UNIT] = None
     if policy.present and policy.allow_networks:
@@ -347,9 +354,9 @@ def _certificates(settings: t.Mapping[str, str]) -> str:
 
 
 def _managed() -> list[str]:
-    """The files that this module may change, as far as their names are known."""
+    """The files that this module may change, but for host keys."""
     sockets = glob.glob("/etc/systemd/system/ssh*.socket.d/00-gpuops.conf")
-    return [CONFIG, DROP_IN, BANNER, PAM, MODULI, MODULI_BEFORE, firewall.RULES, firewall.UNIT, *sockets, *_host_keys()]
+    return [CONFIG, DROP_IN, BANNER, PAM, MODULI, MODULI_BEFORE, firewall.RULES, firewall.UNIT, *sockets]
 
 
 def _try(
@@ -393,11 +400,11 @@ def change(policy: Policy, users: t.Sequence[str], seconds: int, run: Run, scrat
     result: dict[str, t.Any] = {
         "changed": bool(changed) or recovered,
         "pending": False,
-        "token": _token({**prepared.present, **changed}),
+        "token": _token(changed),
         "files": sorted(changed),
         "left_out": prepared.left_out,
         "exceptions": [str(line) for line in judge.exceptions(prepared.settings, directives, DROP_IN)],
-        "host_keys": _shown_host_keys({**prepared.present, **changed}, effective),
+        "host_keys": _shown_host_keys(changed, effective),
         "recovered": recovered,
         "diff": [_diff(path, prepared.present.get(path), content) for path, content in changed.items()],
     }
@@ -455,29 +462,39 @@ def _socket_drop_in(ports: str) -> bytes | None:
 
 def _token(files: Files) -> str:
     """Names a change by what it writes, so that a keep that is tried again after a lost connection finds it done."""
-    there = sorted((path, content) for path, content in files.items() if content is not None)
-    return hashlib.sha256(repr(there).encode()).hexdigest()[:32]
+    written = {
+        path: None if content is None else hashlib.sha256(content).hexdigest() for path, content in files.items()
+    }
+    return json.dumps(written, sort_keys=True)
 
 
 def _diff(path: str, before: bytes | None, after: bytes | None) -> dict[str, str]:
+    """Shows what is known to be for everybody's eyes: a private key may have any name."""
+
     def shown(content: bytes | None) -> str:
         if content is None:
             return ""
-        if path.endswith("_key"):
-            return "a private key, which is not shown\n"
         if path in (MODULI, MODULI_BEFORE):
             return f"{len(re.findall(rb'^[0-9]', content, re.MULTILINE))} groups\n"
-        return content.decode("utf-8", "replace")
+        text = content.decode("utf-8", "replace")
+        is_known = path in _TEXTS or path.endswith(".socket.d/00-gpuops.conf") or _is_public_key(text)
+        return text if is_known and _PRIVATE not in content else "not shown, since it may be a private key\n"
 
     return {"before_header": path, "after_header": path, "before": shown(before), "after": shown(after)}
 
 
+def _is_public_key(text: str) -> bool:
+    try:
+        return not parse_line(text).options
+    except PublicKeyError:
+        return False
+
+
 def keep(token: str, run: Run) -> bool:
     """Stop the timer; False when that is done already, and only its answer was lost."""
-    files = {path: read(path) for path in _managed()}
-    if guard.keep(map(os.path.realpath, files), run):
+    if guard.keep(run):
         return True
-    if _token(files) == token:
+    if _token({path: read(path) for path in json.loads(token)}) == token:
         return False
     raise SshdError("the time was up before the change was proven, and the node has put everything back")
 

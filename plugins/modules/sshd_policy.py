@@ -79,7 +79,8 @@ options:
   replace_host_key:
     description:
       - A fingerprint. Where the node has a host key with it, all its host keys are made anew, and RV(host_keys)
-        has them. For machines made from one image, which share their host keys.
+        has them. For machines made from one image, which share their host keys. Nothing is left of the old ones. Keys
+        that only an agent has (C(HostKeyAgent)) stay.
     type: str
     default: ""
   allow_networks:
@@ -114,7 +115,9 @@ attributes:
     description: The result is tried and shown, nothing is written but C(/run/sshd) where it is missing.
     support: full
   diff_mode:
-    description: Shows each file; of C(/etc/ssh/moduli) only how many groups there are.
+    description:
+      - Shows each file; of C(/etc/ssh/moduli) only how many groups there are, and nothing of private keys, whatever
+        their files are called.
     support: full
 notes:
   - Needs root on the node, and OpenSSH 8.2 or later, which has C(Include).

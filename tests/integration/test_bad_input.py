@@ -211,23 +211,40 @@ def test_fingerprint_of_the_inventory_takes_the_place_of_the_pin(settled_fleet: 
     assert settled_fleet.site("--tags", "reach", "--limit", "gpu-2").rc == 2
 
 
+# As an image may have it: under a name of its own, and without the public half.
+OTHER_HOST_KEY = """
+mkdir /etc/ssh/keys
+(umask 077; echo "$1" > /etc/ssh/keys/host.ed25519)
+rm /etc/ssh/ssh_host_*
+echo 'HostKey /etc/ssh/keys/host.ed25519' >> /etc/ssh/sshd_config
+systemctl restart ssh
+"""
+WHERE = 'grep -rlF -e "$1" /etc /root /home /tmp /var/tmp /run || true'
+
+
 def test_cloned_host_keys_are_named(settled_fleet: Fleet) -> None:
     one, other = settled_fleet.nodes["gpu-1"], settled_fleet.nodes["gpu-2"]
-    for name in ("ssh_host_ed25519_key", "ssh_host_ed25519_key.pub"):
-        content = one.sh(f"base64 -w0 /etc/ssh/{name}")
-        other.sh(f"echo {content} | base64 -d > /etc/ssh/{name}")
-    other.sh("systemctl restart ssh")
+    keys = [(one, "/etc/ssh/ssh_host_ed25519_key"), (other, "/etc/ssh/keys/host.ed25519")]
+    old = one.sh("cat /etc/ssh/ssh_host_ed25519_key")
+    other.sh(OTHER_HOST_KEY, old)
     run = settled_fleet.site("-e", "ssh_bootstrap_host_key_policy=replace")
     assert run.rc == 0, run.text
     shared = one.fingerprint()
     assert f"gpu-1 and gpu-2: one and the same host key, {shared}" in run.text
     assert f"site.yml -e sshd_hardening_replace_host_key={shared}\n" in run.text
-    run = settled_fleet.site("-e", f"sshd_hardening_replace_host_key={shared}")
+    run = settled_fleet.site("-e", f"sshd_hardening_replace_host_key={shared}", "--diff")
     assert run.rc == 0, run.text
     assert "one and the same host key" not in run.text
-    assert "PRIVATE KEY" not in run.text
-    assert len({shared, one.fingerprint(), other.fingerprint()}) == 3
+    assert len({shared, *(node.sh(f"ssh-keygen -lf {key}").split()[1] for node, key in keys)}) == 3
     assert settled_fleet.ssh_into("gpu-1").returncode == settled_fleet.ssh_into("gpu-2").returncode == 0
+    assert all(f"+++ after: {key}.pub\n" in run.text for _node, key in keys), "there is a diff"
+    assert "PRIVATE KEY" not in run.text
+    for node, key in keys:
+        secrets = [line for text in (old, node.sh(f"cat {key}")) for line in text.splitlines()[1:-1]]
+        # The first lines of all such keys are much alike.
+        assert not [line for line in secrets[1:] if line in run.text]
+        assert node.sh(WHERE, old.splitlines()[3]) == "", "the old private key is nowhere"
+        assert node.sh("find /etc /run -name '*gpuops-before' -o -name '*.gpuops-new' -o -name 'gpuops-sshd'") == ""
 
 
 # Answers as the node's own Python does, but that its host key is a CA for all names too, and that it sets a variable.

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import time
 import typing as t
@@ -23,6 +24,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(guard, "STATE", str(folder))
     monkeypatch.setattr(guard, "_PENDING", f"{folder}/pending")
     monkeypatch.setattr(guard, "_SCRIPT", f"{folder}/restore.sh")
+    monkeypatch.setattr(guard, "_RECORD", f"{tmp_path}/etc/.gpuops-before")
     monkeypatch.setattr(guard, "has_systemd", lambda: False)
     return folder
 
@@ -72,19 +74,80 @@ def test_the_machine_does_it_when_nobody_comes(files: tuple[Path, Path], state: 
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert listing(files[0].parent) == before
-    assert not guard.keep(map(str, files), run), "too late to be kept"
+    assert not guard.keep(run), "too late to be kept"
 
 
 def test_what_is_proven_stays(files: tuple[Path, Path], state: Path) -> None:
     change(files, seconds=1)
-    assert guard.keep(map(str, files), run)
+    assert guard.keep(run)
     time.sleep(1.3)
     assert {name: content for name, (content, _mode) in listing(files[0].parent).items()} == {
         "sshd_config": b"Port 2222\n",
         "drop-in.conf": b"MaxAuthTries 1\n",
     }
     assert not state.exists()
-    assert not guard.keep(map(str, files), run)
+    assert not guard.keep(run)
+
+
+@pytest.mark.parametrize("again", ["keep", "restore", "arm"])
+@pytest.mark.parametrize("left", ["kept", "armed", "started anew"])
+def test_old_files_of_a_run_that_broke_off_go_with_the_next(
+    files: tuple[Path, Path], state: Path, left: str, again: str
+) -> None:
+    """Among them may be private keys, whatever they are called."""
+    change(files)
+    guard._stop_timer(run)
+    if left == "kept":
+        (state / "pending").rename(state / "kept")
+    elif left == "armed":
+        (state / "pending").unlink()
+    else:
+        shutil.rmtree(state)
+    if again == "arm":
+        guard.arm([], [], None, 60, run)
+        assert guard.keep(run)
+    elif again == "restore":
+        assert not guard.restore(run)
+    else:
+        assert guard.keep(run) == (left == "kept")
+        assert not guard.restore(run)
+    assert sorted(listing(files[0].parent)) == ["drop-in.conf", "sshd_config"]
+    assert files[0].read_bytes() == b"Port 2222\n"
+    assert not state.exists()
+
+
+def test_old_file_that_cannot_be_removed_is_remembered(files: tuple[Path, Path]) -> None:
+    change(files)
+    kept = Path(guard.kept_as(str(files[0])))
+    kept.unlink()
+    kept.mkdir()
+    assert guard.keep(run)
+    kept.rmdir()
+    kept.write_bytes(b"old")
+    guard.restore(run)
+    assert not kept.exists()
+
+
+def test_nobody_reads_a_private_key_while_it_is_copied(
+    files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_link(_path: str, _other: str) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    modes = []
+
+    def copy(path: str, other: str) -> None:
+        modes.append(os.stat(other).st_mode & 0o777)
+        copy2(path, other)
+
+    copy2 = shutil.copy2
+    monkeypatch.setattr(os, "link", no_link)
+    monkeypatch.setattr(shutil, "copy2", copy)
+    before = listing(files[0].parent)
+    change(files)
+    assert modes == [0o600]
+    guard.restore(run)
+    assert listing(files[0].parent) == before
 
 
 def test_old_files_come_back_without_a_free_byte(files: tuple[Path, Path]) -> None:
