@@ -21,11 +21,13 @@ class LockHeld(Exception):
 
 @dataclass(frozen=True)
 class Holder:
-    """A process, told apart from a later one with the same number by the time it started."""
+    """A process, told apart from a later one with the same number by when it started."""
 
     host: str
     pid: int
     started: str
+    # Where the clock is adjusted, ps may say another second the next time. Empty where only ps knows.
+    ticks: str = ""
 
     @classmethod
     def of(cls, pid: int) -> Holder:
@@ -38,11 +40,28 @@ class Holder:
             text=True,
             check=False,
         )
-        return cls(socket.gethostname(), pid, found.stdout.strip())
+        return cls(socket.gethostname(), pid, found.stdout.strip(), _ticks(pid))
+
+    def is_same(self, other: Holder) -> bool:
+        """Whether both are one process."""
+        if self.ticks and other.ticks:
+            return (self.host, self.pid, self.ticks) == (other.host, other.pid, other.ticks)
+        return (self.host, self.pid, self.started) == (other.host, other.pid, other.started)
 
     def is_alive(self) -> bool:
         """On another machine (a home directory on NFS) nobody can tell, so it counts as alive."""
-        return self.host != socket.gethostname() or self == Holder.of(self.pid)
+        return self.host != socket.gethostname() or self.is_same(Holder.of(self.pid))
+
+
+def _ticks(pid: int) -> str:
+    """Of Linux, when a process started, in ticks since this boot; empty elsewhere and where there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
+    # proc(5): field 22, counted behind the name, which may have blanks and brackets in it.
+    return f"{boot} {stat.rpartition(')')[2].split()[19]}"
 
 
 def read(text: str) -> Holder | None:
@@ -61,7 +80,7 @@ def acquire(path: Path, pid: int, *, dry_run: bool) -> None:
     with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # only while this function looks and writes
         holder, own = read(file.read()), Holder.of(pid)
-        if holder and holder != own and holder.is_alive():
+        if holder and not holder.is_same(own) and holder.is_alive():
             raise LockHeld(
                 f"another run changes this fleet: process {holder.pid} on {holder.host}, started {holder.started}, "
                 f"holds {path}. Next: wait for it, or look at it with: ps -fp {holder.pid}"

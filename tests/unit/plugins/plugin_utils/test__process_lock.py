@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,15 @@ def test_a_later_process_with_the_same_number_does_not_hold_it(tmp_path: Path, o
     now = Holder.of(other.pid)
     (tmp_path / "lock").write_text(json.dumps({"host": now.host, "pid": now.pid, "started": "Thu Jan  1 1970"}))
     acquire(tmp_path / "lock", os.getpid(), dry_run=False)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="only Linux says it in ticks")
+def test_lock_is_held_also_when_the_clock_was_adjusted(tmp_path: Path, other: subprocess.Popen[bytes]) -> None:
+    """Then ps says that the same process started a second earlier or later."""
+    now = asdict(Holder.of(other.pid))
+    (tmp_path / "lock").write_text(json.dumps({**now, "started": "Thu Jan  1 1970"}))
+    with pytest.raises(LockHeld):
+        acquire(tmp_path / "lock", os.getpid(), dry_run=False)
 
 
 def test_lock_of_another_machine_is_held(tmp_path: Path) -> None:
