@@ -146,13 +146,15 @@ for earlier in "$@"; do
     fi
 done
 # Of many that would ask at once one does, and the others wait: OpenSSH 9.8 and later turn an address away that connects
-# often without a login. Who waits in vain for four seconds, as for one that was killed, asks too.
+# often without a login. Who waits in vain for four seconds or a little more, as for one that was killed, takes the lock
+# away; not all at the same moment, so that again one of those who wait gets it.
 umask 077
 if ! kept "$jump_host" && [ "$depth" = 0 ] && mkdir -p "$cache"; then
     lock=$cache/$jump_host.lock waits=0
-    until mkdir "$lock" || [ ! -d "$lock" ] || [ "$waits" -ge 40 ] || kept "$jump_host"; do
+    until mkdir "$lock" || [ ! -d "$lock" ] || [ "$waits" -ge 80 ] || kept "$jump_host"; do
         sleep 0.1
         waits=$((waits + 1))
+        [ "$waits" != "$((40 + $$ % 20))" ] || rmdir "$lock"
     done
     trap 'rmdir "$lock"' EXIT
 fi

@@ -27,7 +27,11 @@ class Shared:
 
     def get(self) -> t.Any:
         self._file.seek(0)
-        return json.loads(self._file.read() or b"null")
+        try:
+            return json.loads(self._file.read())
+        except ValueError:
+            # Nothing yet, or the beginning of what a process that was killed meant to say.
+            return None
 
     def put(self, value: t.Any) -> None:
         self._file.truncate(0)
