@@ -20,6 +20,7 @@ END = "# gpuops.fleet: end"
 # As sshd does it. Python's splitlines would also split where a comment or a command has a form feed.
 _LINES = re.compile(r"[^\n]*\n|[^\n]+")
 _BLANKS = " \t\r\n"
+_UNSEEN = dict.fromkeys(map(ord, "\r\v\f"))
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,14 @@ class Wish:
 def fingerprint_of(line: str) -> str:
     """The fingerprint of the key of a line; nothing where there is none that we can read."""
     try:
-        return parse_line(line).fingerprint
+        return parse_line(_as_sshd_reads(line)).fingerprint
     except PublicKeyError:
         return ""
+
+
+def _as_sshd_reads(line: str) -> str:
+    """Without what sshd does not see: a line ends for it with a NUL, and its base64 may have any white space in it."""
+    return line.partition("\0")[0].translate(_UNSEEN)
 
 
 def block_of(text: str) -> list[str]:
@@ -81,7 +87,7 @@ def describe(text: str) -> list[str]:
     found = []
     for line in _LINES.findall(text):
         try:
-            key = parse_line(line)
+            key = parse_line(_as_sshd_reads(line))
         except PublicKeyError:
             continue
         shown = " ".join(filter(None, ("key", key.fingerprint, key.comment, key.options and f"({key.options})")))

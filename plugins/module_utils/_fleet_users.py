@@ -136,7 +136,7 @@ def read_person(options: t.Mapping[str, t.Any]) -> Person:
         )
     lines = tuple(key["line"] for key in options["keys"])
     for line in lines:
-        if not fingerprint_of(line) or "\n" in line:
+        if not fingerprint_of(line) or not line.replace("\t", " ").isprintable():
             raise FleetUsersError(f"{name}: this is no line of authorized_keys with a public key: {line[:20]}...")
     sudo = options["sudo"]
     if sudo and "\n" in sudo:
@@ -212,8 +212,8 @@ def check_rule(person: Person) -> None:
     if _NOT_ONE_USER.fullmatch(person.name):
         raise FleetUsersError(
             f"{person.name}: in sudoers this name does not mean this account, but everybody, an alias or a setting, so "
-            "no sudo rule is written for it; next: another name, or no sudo for it in gpu_users, which also takes back "
-            "the rule of an earlier run"
+            "no sudo rule is written for it; next: take sudo from it in gpu_users and run again, which also takes back "
+            "the rule of an earlier run, and only then give it another name"
         )
     rule = person.sudo.strip()
     if rule.startswith(",") or rule.endswith("\\"):

@@ -86,6 +86,14 @@ def test_keys_of_those_who_are_out_go_from_everywhere() -> None:
     assert without("ssh-future AAAA x", gone) == "ssh-future AAAA x"
 
 
+@pytest.mark.parametrize(
+    "line", [f"{BOB}\0", f"{BOB} a\0b", f"{BOB} a\rb", BOB.replace(" bob", "\v bob"), f"{BOB}\r\f"]
+)
+def test_keys_go_also_from_lines_that_only_sshd_reads(line: str) -> None:
+    """Seen with OpenSSH 9.2, which logs in by each of these."""
+    assert without(text(line, ALICE), {fingerprint_of(BOB)}) == text(ALICE)
+
+
 def test_description_has_fingerprints_and_no_keys() -> None:
     assert describe(text("# x", f"restrict {ALICE}")) == [f"key {fingerprint_of(ALICE)} alice (restrict)"]
 
