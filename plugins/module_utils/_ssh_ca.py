@@ -37,7 +37,9 @@ _ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?\Z")
 _FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}\Z")
 _HASH = "hash: "
 # What was revoked, as it is kept beside the KRL.
-_LINE = re.compile(r"(?:id|serial): .+|hash: (?P<key>SHA256:[A-Za-z0-9+/]{43})(?: # (?P<owner>.+))?")
+_LINE = re.compile(r"(?:id|serial): .+|(?:hash|kept): (?P<key>SHA256:[A-Za-z0-9+/]{43})(?: # (?P<owner>.+))?")
+# A key of somebody absent that somebody present has too: not revoked, and remembered for when they have it no more.
+_KEPT = "kept: "
 # Whose a key is that is revoked by itself; no account has such a name.
 _LISTED = "(revoked)"
 _KEY = re.compile(r"(ssh|ecdsa|sk)-\S+ AAAA")
@@ -101,7 +103,7 @@ def revocations(
     kept = {key for person in people if is_present(person) for key in _fingerprints(person, read)}
     return sorted(
         {_identity(name) for name in names}
-        | {f"{_HASH}{key} # {owner}" if owner else f"{_HASH}{key}" for key, owner in lost if key not in kept}
+        | {f"{_KEPT if key in kept else _HASH}{key}" + (f" # {owner}" if owner else "") for key, owner in lost}
         | {f"{entry} # {_LISTED}" if entry.startswith(_HASH) else entry for entry in listed}
     )
 
@@ -123,7 +125,7 @@ def remembered(text: str, source: str) -> list[tuple[str, str]]:
 
 def krl_entries(lines: t.Sequence[str]) -> list[str]:
     """The lines as ssh-keygen -k reads them."""
-    return sorted({line.partition(" #")[0] for line in lines})
+    return sorted({line.partition(" #")[0] for line in lines if not line.startswith(_KEPT)})
 
 
 def text_of_krl(said: str) -> str:

@@ -26,8 +26,8 @@ description:
 options:
   path:
     description:
-      - The KRL. What it was made of is in a file with this name and C(.txt). Without that file, the keys of a KRL that
-        is there are taken from it, with a warning.
+      - The KRL. What it was made of is in a file with this name and C(.txt). Keys of the KRL that are not in that file,
+        which may be lost or cut off, stay revoked, with a warning.
     type: path
     required: true
   people:
@@ -113,14 +113,32 @@ def run(module: AnsibleModule) -> dict[str, t.Any]:
     path = module.params["path"]
     source = f"{path}.txt"
     before = read_text(source) if os.path.exists(source) else ""
-    is_lost = os.path.exists(path) and not os.path.exists(source)
-    memory = recall(module, path, source) if is_lost else remembered(before, source)
+    memory = remembered(before, source)
+    is_whole = os.path.exists(path)
+    if is_whole:
+        revoked = recall(module, path)
+        is_whole = revoked is not None
+        if revoked is None and not before:
+            raise CaError(
+                f"{path} is not a KRL that ssh-keygen can read, and {source} does not say what it revoked; next: put "
+                f"both back from a copy, or rm {path} to revoke only what the list has now"
+            )
+        # The text may be lost, or cut off.
+        known = {key for key, _owner in memory}
+        forgotten = [(key, owner) for key, owner in revoked or [] if key not in known]
+        if forgotten:
+            module.warn(
+                f"localhost: {source} lacks {len(forgotten)} of the keys that {path} revokes; they stay revoked while "
+                "anybody is absent, since the KRL does not say whose they are; next: put it back from a copy and run "
+                "again, if there is one"
+            )
+        memory += forgotten
     lines = revocations(module.params["people"], module.params["revoked"], read_text, memory)
     entries = krl_entries(lines)
     # Also when nothing is to change: the key that logs in may be another one now.
     check_own_keys(entries, module.params["own_keys"], source)
     after = "".join(f"{line}\n" for line in lines)
-    changed = before != after or not os.path.exists(path) or not os.path.exists(source)
+    changed = before != after or not is_whole or not os.path.exists(source)
     new = os.path.join(module.tmpdir, "new")
     if changed:
         make(module, entries, new)
@@ -137,18 +155,12 @@ def run(module: AnsibleModule) -> dict[str, t.Any]:
     return {"changed": changed, "entries": entries, "content": content, "diff": diff}
 
 
-def recall(module: AnsibleModule, path: str, source: str) -> list[tuple[str, str]]:
-    """Ask the KRL itself what was revoked."""
-    code, out, error = module.run_command(["ssh-keygen", "-Q", "-l", "-f", path])
+def recall(module: AnsibleModule, path: str) -> list[tuple[str, str]] | None:
+    """Ask the KRL itself what was revoked; None where it is damaged."""
+    code, out, _error = module.run_command(["ssh-keygen", "-Q", "-l", "-f", path])
     if code:
-        raise CaError(
-            f"{source} is missing, and ssh-keygen does not say what {path} revokes: {(error or out).strip()}; "
-            f"next: put {source} back from a copy, or rm {path} to revoke only what the list has now"
-        )
-    module.warn(
-        f"localhost: {source} is missing; the keys that {path} revokes stay revoked while anybody is absent, since it "
-        "does not say whose they are; next: put it back from a copy and run again, if there is one"
-    )
+        # An OpenSSH that cannot list them can still read them.
+        return None if module.run_command(["ssh-keygen", "-Q", "-f", path])[0] else []
     return remembered(text_of_krl(out), path)
 
 

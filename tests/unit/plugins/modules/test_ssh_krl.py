@@ -90,17 +90,19 @@ def test_key_stays_revoked_when_its_file_is_emptied_and_gone(ca: Ca) -> None:
     assert ca.revokes(other)
 
 
-@pytest.mark.parametrize("lost", ["owners", "text"])
+@pytest.mark.parametrize("lost", ["owners", "text", "content"])
 def test_memory_without_owners_is_kept_while_anybody_is_absent(ca: Ca, lost: str) -> None:
     mallory = ca.key("mallory")
     ca.run(people=[absent("mallory", mallory)])
     if lost == "text":
         ca.text.unlink()
+    elif lost == "content":
+        ca.text.write_text("")
     else:
         ca.text.write_text(ca.text.read_text().replace(" # mallory", ""))
     mallory.rename(ca.folder / "away.pub")
     done, warnings = ca.run(people=[absent("mallory", mallory)])
-    assert len(warnings) == (lost == "text")
+    assert len(warnings) == (lost != "owners")
     assert ca.revokes(ca.folder / "away.pub")
     assert done["entries"][0] in ca.text.read_text().splitlines()
     assert not ca.run(people=[absent("mallory", mallory)])[0]["changed"]
@@ -119,12 +121,32 @@ def test_key_goes_by_hand_with_its_line_and_the_krl(ca: Ca) -> None:
 
 def test_lost_memory_is_not_taken_for_an_empty_one(ca: Ca) -> None:
     (ca.folder / "krl").write_text("no KRL")
-    with pytest.raises(CaError, match=r"krl\.txt is missing, and ssh-keygen does not say.*next: put .* back"):
+    with pytest.raises(
+        CaError, match=r"not a KRL that ssh-keygen can read, and .*krl\.txt does not say.*put both back"
+    ):
         ca.run(people=[absent("mallory")])
     ca.text.write_bytes(b"\xff\n")
     with pytest.raises(CaError, match=r"krl\.txt is not a text"):
         ca.run(people=[absent("mallory")])
     assert (ca.folder / "krl").read_text() == "no KRL"
+
+
+def test_damaged_krl_is_made_anew_from_its_text(ca: Ca) -> None:
+    mallory = ca.key("mallory")
+    ca.run(people=[absent("mallory", mallory)])
+    (ca.folder / "krl").write_bytes((ca.folder / "krl").read_bytes()[:20])
+    done, warnings = ca.run(people=[absent("mallory")])
+    assert (done["changed"], warnings) == (True, [])
+    assert ca.revokes(mallory)
+
+
+def test_key_that_somebody_had_for_one_run_does_not_come_back(ca: Ca) -> None:
+    mallory = ca.key("mallory")
+    ca.run(people=[absent("mallory", mallory)])
+    ca.run(people=[absent("mallory"), {"name": "bob", "keys": [str(mallory)]}])
+    assert not ca.revokes(mallory)
+    ca.run(people=[absent("mallory"), {"name": "bob", "keys": []}])
+    assert ca.revokes(mallory)
 
 
 def test_own_key_that_was_revoked_before_changes_nothing(ca: Ca) -> None:
