@@ -121,14 +121,20 @@ VERBATIM = (
 
 
 class AliasError(Exception):
-    """What failed, what was seen, and what to do next, in one message."""
+    """What failed, what was seen, and what to do next, in one message, and which aliases it is about."""
+
+    def __init__(self, message: str, names: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.names = tuple(names)
 
 
 class RefusedAliasError(AliasError):
     """What is wrong with one alias as asked, also without the rest of the message."""
 
     def __init__(self, name: str, what: str) -> None:
-        super().__init__(f"alias {name!r}: {what}; correct this value in the task or inventory and run it again")
+        super().__init__(
+            f"alias {name!r}: {what}; correct this value in the task or inventory and run it again", [name]
+        )
         self.what = what
 
 
@@ -266,7 +272,8 @@ def check_socket(alias: Alias) -> None:
                 f"alias {alias.name!r}: control_path {control_path!r} is {path!r} for {host}, {length} bytes; there is"
                 f" room for {limit}: {SOCKET_BYTES} in the address of a socket, less its end and the"
                 f" {SOCKET_SUFFIX_BYTES} that ssh appends for a moment. Use a shorter path, such as"
-                " control_path=~/.ssh/%C"
+                " control_path=~/.ssh/%C",
+                [alias.name],
             )
 
 
@@ -368,7 +375,8 @@ def check_loops(own: OwnFile) -> None:
     if loop:
         raise AliasError(
             f"jump_hosts: {' goes by '.join(loop)}, which has no end; both files are as before."
-            f" Take {loop[0]} out of the aliases with jump_hosts, for example by the pattern !{loop[0]}"
+            f" Take {loop[0]} out of the aliases with jump_hosts, for example by the pattern !{loop[0]}",
+            [jump_host.rpartition("@")[2].partition(":")[0] for jump_host in loop],
         )
 
 
@@ -391,7 +399,8 @@ def check_case(own: OwnFile) -> None:
                 raise AliasError(
                     f"alias {name!r} and {other!r}: ssh cannot keep the jump_hosts of one from the other, because"
                     " Match, which they need, takes capitals for small letters; both files are as before. Use names"
-                    " that differ in more, or the same jump_hosts"
+                    " that differ in more, or the same jump_hosts",
+                    [name, other],
                 )
 
 
@@ -545,7 +554,8 @@ def verify(ssh: str, config: str, asked: Iterable[tuple[Alias, str]], scratch: s
                 raise AliasError(
                     f"alias {host}: asked for {keyword} {', '.join(values)}, but ssh -G gives"
                     f" {', '.join(seen) or 'nothing'}; both files are as before. Look for another alias for {host},"
-                    " or CanonicalizeHostname in your own configuration"
+                    " or CanonicalizeHostname in your own configuration",
+                    [alias.name],
                 )
 
 
@@ -583,7 +593,8 @@ def check_blocks(ssh: str, aliases: Iterable[Alias], scratch: str) -> None:
             if UNKNOWN_KEYWORD.search(reason):
                 remedy = "Correct the keyword, update OpenSSH, or set ignore_unknown=true to leave it out here"
             raise AliasError(
-                f"alias {alias.name!r}: {ssh_version(ssh)} rejects it: {reason}; both files are as before. {remedy}"
+                f"alias {alias.name!r}: {ssh_version(ssh)} rejects it: {reason}; both files are as before. {remedy}",
+                [alias.name],
             ) from exc
 
 

@@ -16,13 +16,18 @@ import re
 
 ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\Z")
 PORT = re.compile(r"[0-9]{1,5}\Z")
+JUMP = re.compile(r"(?P<host>\[[^\[\]]*\]|[^\[\]:]*)(?::(?P<port>[^:]*))?\Z")
 _OF_SHELLS = frozenset("'`\"$;&<>|(){}#")
 _REFUSED_IN_ADDRESS = _OF_SHELLS | frozenset("\\,")
 
 
-def alias_fault(name: str) -> str:
+def alias_fault(name: object) -> str:
     """Return what is wrong with the short name of a node, or an empty text."""
-    return "" if ALIAS.match(name) else "is not made of letters, digits, '_', '.' and '-', with a letter or digit first"
+    return (
+        ""
+        if ALIAS.match(str(name))
+        else "is not made of letters, digits, '_', '.' and '-', with a letter or digit first"
+    )
 
 
 def address_fault(address: str) -> str:
@@ -37,13 +42,22 @@ def user_fault(user: str) -> str:
 
 def jump_fault(jumps: str) -> str:
     """Return what is wrong with a value of ProxyJump, or an empty text: [user@]host[:port] with commas between them."""
-    words = [word for jump in jumps.split(",") for word in re.sub(r"\Assh://", "", jump).split("@", 1)]
-    return next(filter(None, map(address_fault, words)), "")
+    for jump in jumps.split(","):
+        user, at, place = re.sub(r"\Assh://", "", jump).rpartition("@")
+        found = JUMP.match(place.rstrip("/"))
+        fault = (address_fault(user) if at else "") or address_fault(place)
+        if not fault and not found:
+            fault = "is not [user@]host[:port]"
+        elif not fault and found and found["port"] is not None:
+            fault = port_fault(found["port"])
+        if fault:
+            return fault
+    return ""
 
 
 def port_fault(port: object) -> str:
     """Return what is wrong with a port, number or text, or an empty text."""
-    return "" if PORT.match(str(port)) and 1 <= int(str(port)) <= 65535 else "is not between 1 and 65535"
+    return "" if PORT.match(str(port)) and 1 <= int(str(port)) <= 65535 else "is not a whole number from 1 to 65535"
 
 
 def _fault(word: str, refused: frozenset[str]) -> str:

@@ -250,6 +250,12 @@ options:
         switch off the user's own.
     type: bool
     default: false
+  leave_out_refused:
+    description:
+      - Whether to write the other aliases of the list when some of them cannot be had, instead of a failure that writes
+        none. RV(refused) says which were left out. For a list that comes from an inventory.
+    type: bool
+    default: false
   backup:
     description: Whether to keep a copy of O(path) next to it before it is changed.
     type: bool
@@ -380,6 +386,11 @@ connections_closed:
   type: list
   elements: str
   sample: [gpu-1]
+refused:
+  description: The names that were left out, each with the reason.
+  returned: with O(leave_out_refused=true)
+  type: dict
+  sample: {"gpu-7": "jump_hosts: gpu-7 goes by gpu-7, which has no end; ..."}
 backup_file:
   description: The copy of O(path) as it was before.
   returned: with O(backup=true), if O(path) was there and changed
@@ -575,6 +586,24 @@ def _diff(change: ssh_alias.Change) -> dict[str, str]:
     }
 
 
+def run(module: AnsibleModule, ssh: str, path: str | None, asked: list[dict[str, t.Any]]) -> dict[str, t.Any]:
+    """Check what is asked for, and manage the files as their owner."""
+    if module.params["state"] == "present":
+        aliases = [ssh_alias.parse_alias(alias) for alias in asked]
+    else:
+        aliases = [ssh_alias.Alias(ssh_alias.parse_name(alias["name"]), ()) for alias in asked]
+        if module.params["exclusive"]:
+            raise ssh_alias.AliasError(
+                "exclusive goes with state=present only; to remove all aliases use: exclusive=true aliases=[]"
+            )
+    ssh_alias.refuse_duplicates(alias.name for alias in aliases)
+    owner = module.params["owner"]
+    user = ssh_alias.find_user(owner) if owner else ssh_alias.current_user()
+    path = os.path.abspath(path or os.path.join(user.pw_dir, ".ssh", "config"))
+    with ssh_alias.acting_as(user.pw_uid if owner else ssh_alias.owner_of(path)):
+        return manage(module, ssh, path, aliases)
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
@@ -590,6 +619,8 @@ def main() -> None:
             "owner": {"type": "str"},
             "path": {"type": "path"},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            # For the role ssh_bootstrap: one refused alias must not take those of all other nodes with it.
+            "leave_out_refused": {"type": "bool", "default": False},
         },
         mutually_exclusive=[("aliases", option) for option in ALIAS_SPEC],
         required_one_of=[("aliases", "name")],
@@ -601,26 +632,24 @@ def main() -> None:
         module.fail_json(
             msg="there is no ssh on this machine; install the OpenSSH client: apt-get install openssh-client"
         )
+    asked = module.params["aliases"] if module.params["aliases"] is not None else [module.params]
+    refused: dict[str, str] = {}
+    result = None
     try:
-        asked = module.params["aliases"] if module.params["aliases"] is not None else [module.params]
-        if module.params["state"] == "present":
-            aliases = [ssh_alias.parse_alias(alias) for alias in asked]
-        else:
-            aliases = [ssh_alias.Alias(ssh_alias.parse_name(alias["name"]), ()) for alias in asked]
-            if module.params["exclusive"]:
-                raise ssh_alias.AliasError(
-                    "exclusive goes with state=present only; to remove all aliases use: exclusive=true aliases=[]"
-                )
-        ssh_alias.refuse_duplicates(alias.name for alias in aliases)
-        owner = module.params["owner"]
-        user = ssh_alias.find_user(owner) if owner else ssh_alias.current_user()
-        path = os.path.abspath(path or os.path.join(user.pw_dir, ".ssh", "config"))
-        with ssh_alias.acting_as(user.pw_uid if owner else ssh_alias.owner_of(path)):
-            result = manage(module, ssh, path, aliases)
+        while result is None:
+            try:
+                result = run(module, ssh, path, [alias for alias in asked if alias["name"] not in refused])
+            except ssh_alias.AliasError as exc:
+                left_out = {alias["name"] for alias in asked if alias["name"] in exc.names} - refused.keys()
+                if not (module.params["leave_out_refused"] and left_out):
+                    raise
+                refused.update(dict.fromkeys(left_out, str(exc)))
     except ssh_alias.AliasError as exc:
         module.fail_json(msg=str(exc))
     except OSError as exc:
-        module.fail_json(msg=ssh_alias.explain(exc, path))
+        module.fail_json(msg=ssh_alias.explain(exc, path or "~/.ssh/config"))
+    if module.params["leave_out_refused"]:
+        result["refused"] = refused
     # Without the aliases as asked: for a large fleet Ansible would take longer over this echo than over the rest.
     options = {option: value for option, value in module.params.items() if value is not None and option != "aliases"}
     module.exit_json(**result, invocation={"module_args": options})

@@ -14,6 +14,7 @@ import shlex
 import typing as t
 
 from ansible_collections.gpuops.fleet.plugins.module_utils._ssh_alias import RefusedAliasError, parse_alias
+from ansible_collections.gpuops.fleet.plugins.module_utils._ssh_failover import JUMP_HOST
 from ansible_collections.gpuops.fleet.plugins.module_utils._ssh_words import (
     address_fault,
     alias_fault,
@@ -30,7 +31,9 @@ _WORDS: dict[str, tuple[str, t.Callable[[str], str]]] = {
     "user": ("ansible_user", user_fault),
     "proxy_jump": ("ssh_bootstrap_proxy_jump", jump_fault),
 }
-_NUMBERS = ("port", "connect_timeout")
+_NEEDED = ("name", "hostname")
+# Longer than anybody waits, and what ssh takes.
+_MOST_SECONDS = 86400
 
 
 class EntryError(Exception):
@@ -43,11 +46,15 @@ def check_entry(host: str, entry: t.Mapping[str, t.Any], first_user: str = "") -
     `host` is its name in the inventory. `entry` has options of ssh_alias as an inventory gives them: numbers may be
     texts, and what is None or empty is left out.
     """
-    given = {option: value for option, value in entry.items() if value not in (None, "", []) or option == "hostname"}
+    given = {option: value for option, value in entry.items() if value not in (None, "", []) or option in _NEEDED}
+    if entry.get("port") == "":
+        # Ansible itself would not take it for none.
+        given["port"] = ""
     faults = []
 
     def look(variable: str, value: t.Any, find_fault: t.Callable[[str], str]) -> None:
-        fault = find_fault("" if value is None else str(value))
+        is_one = isinstance(value, (str, int, float, type(None)))
+        fault = find_fault("" if value is None else str(value)) if is_one else "is not one value"
         if fault:
             faults.append(f"{variable} is {value!r}, which {fault}")
 
@@ -59,17 +66,34 @@ def check_entry(host: str, entry: t.Mapping[str, t.Any], first_user: str = "") -
     if given["name"] != host:
         # ssh does not read it then, but it stands in the commands of our messages, which people paste.
         look("the name of the node", host, lambda name: user_fault(name.replace(" ", "_")))
+    look("ssh_bootstrap_timeout", given.get("connect_timeout", 1), _seconds_fault)
+    jump_hosts = given.get("jump_hosts", [])
+    if isinstance(jump_hosts, str):
+        # As Ansible itself reads a list that is given as a text.
+        jump_hosts = [jump_host.strip() for jump_host in jump_hosts.split(",")]
+    if not isinstance(jump_hosts, list):
+        faults.append(f"ssh_bootstrap_jump_hosts is {jump_hosts!r}, which is not a list")
+    elif strange := [jump_host for jump_host in jump_hosts if not JUMP_HOST.match(str(jump_host))]:
+        faults.append(f"ssh_bootstrap_jump_hosts has {strange[0]!r}, which is not an alias or [user@]host[:port]")
     if faults:
         raise EntryError(_message(host, faults))
-    checked = {**given, **{option: int(given[option]) for option in _NUMBERS if option in given}}
-    if isinstance(given.get("jump_hosts"), str):
-        # As Ansible itself reads a list that is given as a text.
-        checked["jump_hosts"] = [jump_host.strip() for jump_host in given["jump_hosts"].split(",")]
+    checked: dict[str, t.Any] = dict(given)
+    for types, options in ((int, ("port", "connect_timeout")), (str, ("name", "user", "proxy_jump"))):
+        checked.update({option: types(given[option]) for option in options if option in given})
+    # On the command line of ssh a % stands for itself, as in fe80::1%eth0, in its configuration it begins a token.
+    checked["hostname"] = str(given["hostname"]).replace("%", "%%")
+    if jump_hosts:
+        checked["jump_hosts"] = list(map(str, jump_hosts))
     try:
         parse_alias(checked)
     except RefusedAliasError as error:
         raise EntryError(_message(host, [error.what])) from None
     return checked
+
+
+def _seconds_fault(seconds: str) -> str:
+    whole = seconds.isascii() and seconds.isdigit() and len(seconds) < 9
+    return "" if whole and 1 <= int(seconds) <= _MOST_SECONDS else f"is not a whole number from 1 to {_MOST_SECONDS}"
 
 
 def _message(host: str, faults: t.Sequence[str]) -> str:

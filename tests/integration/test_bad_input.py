@@ -51,18 +51,25 @@ def test_broken_entries_beside_a_good_node(new_fleet: Fleet, silent_port: int, t
     good, other = new_fleet.hosts.pop("gpu-1"), new_fleet.hosts.pop("gpu-2")
     touch = f"touch${{IFS}}{tmp_path}/injected-by"
     # One of them is the first: what is done once for all nodes is done by the first one.
+    unusable = {"undefined": {"ansible_host": "{{ nowhere }}"}, "no-text": {"ansible_host": ["192.0.2.1", "192.0.2.2"]}}
+    new_fleet.hosts.update(unusable)
     refused = {
         "rack1/gpu-3": ({**other}, "'rack1/gpu-3', which is not made of letters"),
         "gpü-4": ({**other}, "'gpü-4', which is not made of letters"),
         "g*": ({**other}, "'g*', which is not made of letters"),
-        "bad-jump-hosts": ({**other, "ssh_bootstrap_jump_hosts": ["a b"]}, "'a b' is not an alias or [user@]host"),
-        "bad-timeout": ({**other, "ssh_bootstrap_timeout": 0}, "connect_timeout 0 is not at least 1"),
+        "bad-jump-hosts": (
+            {**other, "ssh_bootstrap_jump_hosts": ["a b"]},
+            "'a b', which is not an alias or [user@]host",
+        ),
+        "bad-timeout": ({**other, "ssh_bootstrap_timeout": 0}, "ssh_bootstrap_timeout is 0, which"),
+        "empty-port": ({**other, "ansible_port": ""}, "ansible_port is '', which"),
         "no-address": ({**good, "ansible_host": ""}, "ansible_host is '', which is empty"),
         f"x -oProxyCommand={touch}-alias": (other, "which is not made of letters"),
         "by-jump": ({**other, "ssh_bootstrap_proxy_jump": f"none -oProxyCommand={touch}-jump"}, "which holds a blank"),
-        "by-port": ({**other, "ansible_port": f"22 -oProxyCommand={touch}-port"}, "not between 1 and 65535"),
+        "by-port": ({**other, "ansible_port": f"22 -oProxyCommand={touch}-port"}, "not a whole number"),
         "by-host": ({**other, "ansible_host": f"127.0.0.1$({touch}-host)"}, "which holds '$'"),
-        "by-user": ({**other, "ansible_user": f"root;{touch}-user"}, "which holds ';'"),
+        # At the address of the good node, which still gets all that it is to have.
+        "by-user": ({**good, "ansible_user": f"root;{touch}-user"}, "which holds ';'"),
     }
     new_fleet.hosts.update({host: variables for host, (variables, _words) in refused.items()})
     # What a user's own configuration runs with the words that ssh is given.
@@ -85,6 +92,8 @@ def test_broken_entries_beside_a_good_node(new_fleet: Fleet, silent_port: int, t
             "name-unknown": {**good, "ansible_host": "no-such-host.invalid"},
             "one-alias": {**other, "ansible_host": "127.0.0.2", "ssh_bootstrap_alias": "gpu-7"},
             "same-alias": {**other, "ansible_host": "127.0.0.3", "ssh_bootstrap_alias": "gpu-7"},
+            # What only ssh_alias finds, when it writes the aliases of all nodes.
+            "round": {**other, "ansible_host": "127.0.0.4", "ssh_bootstrap_jump_hosts": ["round"]},
         }
         new_fleet.hosts.update(broken)
         before = new_fleet.nodes["gpu-2"].sh(NODE_FILES)
@@ -99,9 +108,12 @@ def test_broken_entries_beside_a_good_node(new_fleet: Fleet, silent_port: int, t
         "name-unknown": ("no such host name", "getent hosts no-such-host.invalid"),
         "one-alias": ("one-alias and same-alias have one and the same alias, gpu-7", "correct ssh_bootstrap_alias"),
         "same-alias": ("one-alias and same-alias have one and the same alias, gpu-7", "correct ssh_bootstrap_alias"),
+        "round": ("round goes by round, which has no end", "ansible-inventory --host round"),
+        "undefined": ("'nowhere' is undefined", "ansible-inventory --host undefined"),
+        "no-text": ("['192.0.2.1', '192.0.2.2']", "ansible-inventory --host no-text"),
     }
     complaints = run.complaints()
-    assert sorted(complaints) == sorted([*broken, *(host for host in refused if " " not in host)])
+    assert sorted(complaints) == sorted([*broken, *unusable, *(host for host in refused if " " not in host)])
     for host, (_variables, words) in refused.items():
         assert f"\n{host}: the inventory cannot be used for this node" in run.text
         assert words in run.text

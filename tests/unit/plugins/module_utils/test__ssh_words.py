@@ -46,7 +46,11 @@ def test_words_that_people_use(find_fault: t.Callable[[t.Any], str], words: list
             + ['x"y', "x'y", "x\\y", "x#y", "x{y}", "a,b", "a\u2028b", "a\u202eb", "a\u00a0b"],
         ),
         (user_fault, ["", "-l", "a b", "u;v", "u$v", "u`v`", "u\\", "u'v", 'u"v', "u\nv", "u(v)"]),
-        (jump_fault, ["", "a,", "a,,b", "x&y", "a,-b", "bob@-b", "-l@b", "none -oProxyCommand=y", "a,b$(c)", "a b"]),
+        (
+            jump_fault,
+            ["", "a,", "a,,b", "x&y", "a,-b", "bob@-b", "-l@b", "none -oProxyCommand=y", "a,b$(c)", "a b"]
+            + ["a@b@-oX", "ssh://a@b@-o", "x:99999", "x:0", "x:", "[::1", "::1", "@x"],
+        ),
         (port_fault, ["", 0, 65536, -1, "22 -oProxyCommand=y", "ssh", "2 2", "22\n", None, True, "٢٢", 22.5]),
     ],
 )

@@ -323,6 +323,29 @@ def test_alias_that_cannot_be_had_changes_nothing(
 
 
 @pytest.mark.parametrize(
+    ("bad", "names"),
+    [
+        ({"name": "gpu-2", "options": {"Nonsense": 1}}, ["gpu-2"]),
+        ({"name": "gpu-2", "hostname": "x$(y)"}, ["gpu-2"]),
+        ({"name": "gpu-2", "jump_hosts": ["bob@gpu-2:22"]}, ["gpu-2"]),
+        ({"name": "GPU-1", "jump_hosts": ["bastion"]}, ["GPU-1", "gpu-1"]),
+    ],
+)
+def test_refused_aliases_are_left_out_for_the_role(config: Path, bad: dict[str, t.Any], names: list[str]) -> None:
+    """One refused node must not take the aliases of all others with it."""
+    gpu_3 = {"name": "gpu-3", "port": 2203}
+    for check in (True, False):
+        result = run(config, check=check, aliases=[GPU_1, bad, gpu_3], leave_out_refused=True)
+        assert result["changed"]
+        assert sorted(result["refused"]) == names
+        assert all(name in message for name, message in result["refused"].items())
+    own = (config.parent / "config.d" / "gpuops.conf").read_text()
+    assert "Host gpu-3\n" in own
+    assert ("Host gpu-1\n" in own) == ("gpu-1" not in names)
+    assert "gpu-2" not in own
+
+
+@pytest.mark.parametrize(
     ("bad", "message"),
     [
         ({"port": 0}, "alias 'gpu-1': port 0 is not between 1 and 65535; correct this value"),

@@ -25,6 +25,10 @@ def test_entry_as_ssh_alias_takes_it() -> None:
     }
 
 
+def test_zone_of_an_address_is_no_token_of_the_configuration() -> None:
+    assert check_entry("gpu-1", {**ENTRY, "hostname": "fe80::1%eth0"})["hostname"] == "fe80::1%%eth0"
+
+
 @pytest.mark.parametrize("host", ["gpu-1", "gpu node 1", "rack1/gpu-3", "2001:db8::1"])
 def test_name_of_the_inventory_may_be_another_one(host: str) -> None:
     assert check_entry(host, ENTRY)["name"] == "gpu-1"
@@ -39,16 +43,23 @@ def test_name_of_the_inventory_may_be_another_one(host: str) -> None:
         ({"hostname": "127.0.0.1$(touch x)"}, "ansible_host is '127.0.0.1$(touch x)', which holds '$'"),
         (
             {"port": "2222 -oProxyCommand=x"},
-            "ansible_port is '2222 -oProxyCommand=x', which is not between 1 and 65535",
+            "ansible_port is '2222 -oProxyCommand=x', which is not a whole number",
         ),
         ({"user": "pw3$(touch x)"}, "ansible_user is 'pw3$(touch x)', which holds '$'"),
         (
             {"proxy_jump": "none -oProxyCommand=x"},
             "ssh_bootstrap_proxy_jump is 'none -oProxyCommand=x', which holds a blank",
         ),
-        ({"jump_hosts": ["a b"]}, "jump_hosts: 'a b' is not an alias or [user@]host[:port]"),
+        ({"port": ""}, "ansible_port is '', which is not a whole number from 1 to 65535"),
+        ({"name": None}, "else the name of the node) is None, which is not made of"),
+        ({"name": 5.5, "port": None, "hostname": [1]}, "ansible_host is [1], which is not one value"),
+        ({"proxy_jump": "x:99999"}, "ssh_bootstrap_proxy_jump is 'x:99999', which is not a whole number"),
+        ({"jump_hosts": ["a b"]}, "ssh_bootstrap_jump_hosts has 'a b', which is not an alias or [user@]host[:port]"),
+        ({"jump_hosts": [["a", "b"]]}, "ssh_bootstrap_jump_hosts has ['a', 'b'], which is not an alias"),
+        ({"jump_hosts": {"a": 1}}, "ssh_bootstrap_jump_hosts is {'a': 1}, which is not a list"),
         ({"jump_hosts": ["a"], "proxy_jump": "b"}, "jump_hosts and ProxyJump are two ways to the same host"),
-        ({"connect_timeout": 0}, "connect_timeout 0 is not at least 1 second"),
+        ({"connect_timeout": 0}, "ssh_bootstrap_timeout is 0, which is not a whole number from 1 to 86400"),
+        ({"connect_timeout": 99999999999}, "ssh_bootstrap_timeout is 99999999999, which is not a whole number"),
     ],
 )
 def test_refused_by_the_name_of_the_variable(changes: dict[str, t.Any], words: str) -> None:
