@@ -49,7 +49,7 @@ class ActionModule(ActionBase):
             return {**result, **self._failure("sshd was not changed", str(change.get("msg")))}
         seconds = options.get("rollback_seconds", 30)
         try:
-            change["host_keys"] = checked_host_keys(change.get("host_keys"), self._host)
+            change["host_keys"] = checked_host_keys(change.get("host_keys", []), self._host)
         except HostKeyError as error:
             if change.get("pending"):
                 return {**result, **self._put_back(str(error), seconds)}

@@ -110,7 +110,7 @@ def _tree(node: Node, every_stage: bool) -> list[Line]:
     lines = []
     for jump in node.examined["jump_hosts"]:
         if every_stage or not jump["ok"]:
-            seen = ", as seen for another node" if jump["shared"] else ""
+            seen = ", as seen for another node" if jump.get("shared") else ""
             lines.append(Line(f"  jump host {jump['host']}{seen}", GREEN if jump["ok"] else RED))
             lines += _stages(jump["stages"], "    ", True)
     return lines + _stages(node.examined["stages"], "  ", every_stage or node.verdict == UNREACHABLE)

@@ -26,7 +26,7 @@ from ansible_collections.gpuops.fleet.plugins.module_utils._ssh_words import (
 # The options of ssh_alias, and which variables of the inventory they come from.
 _WORDS: dict[str, tuple[str, t.Callable[[str], str]]] = {
     "name": ("the alias (ssh_bootstrap_alias, else the name of the node)", alias_fault),
-    "hostname": ("ansible_host", address_fault),
+    "hostname": ("ansible_host", lambda address: address_fault(address) if address else "is no address"),
     "port": ("ansible_port", port_fault),
     "user": ("ansible_user", user_fault),
     "proxy_jump": ("ssh_bootstrap_proxy_jump", jump_fault),

@@ -38,8 +38,8 @@ def test_name_of_the_inventory_may_be_another_one(host: str) -> None:
     ("changes", "words"),
     [
         ({"name": "rack1/gpu-3"}, "the alias (ssh_bootstrap_alias, else the name of the node) is 'rack1/gpu-3', which"),
-        ({"hostname": ""}, "ansible_host is '', which is empty"),
-        ({"hostname": None}, "ansible_host is None, which is empty"),
+        ({"hostname": ""}, "ansible_host is '', which is no address"),
+        ({"hostname": None}, "ansible_host is None, which is no address"),
         ({"hostname": "127.0.0.1$(touch x)"}, "ansible_host is '127.0.0.1$(touch x)', which holds '$'"),
         (
             {"port": "2222 -oProxyCommand=x"},
