@@ -116,7 +116,7 @@ def run(module: AnsibleModule) -> dict[str, t.Any]:
     memory = remembered(before, source)
     is_whole = os.path.exists(path)
     if is_whole:
-        revoked = recall(module, path)
+        revoked = recall(module, path, source)
         is_whole = revoked is not None
         if revoked is None and not before:
             raise CaError(
@@ -155,13 +155,14 @@ def run(module: AnsibleModule) -> dict[str, t.Any]:
     return {"changed": changed, "entries": entries, "content": content, "diff": diff}
 
 
-def recall(module: AnsibleModule, path: str) -> list[tuple[str, str]] | None:
-    """Ask the KRL itself what was revoked; None where it is damaged."""
+def recall(module: AnsibleModule, path: str, source: str) -> list[tuple[str, str]] | None:
+    """Ask the KRL itself what was revoked; None where that cannot be known."""
     code, out, _error = module.run_command(["ssh-keygen", "-Q", "-l", "-f", path])
-    if code:
-        # An OpenSSH that cannot list them can still read them.
-        return None if module.run_command(["ssh-keygen", "-Q", "-f", path])[0] else []
-    return remembered(text_of_krl(out), path)
+    if not code:
+        return remembered(text_of_krl(out), path)
+    # An OpenSSH before 8.3 reads a KRL and cannot list what is in it. Then the text has to do, and has to be there.
+    is_readable = module.run_command(["ssh-keygen", "-Q", "-f", path])[0] == 0
+    return [] if is_readable and os.path.exists(source) else None
 
 
 def main() -> None:

@@ -140,6 +140,23 @@ def test_damaged_krl_is_made_anew_from_its_text(ca: Ca) -> None:
     assert ca.revokes(mallory)
 
 
+def test_where_nobody_can_say_what_was_revoked_nothing_is_changed(ca: Ca, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With an OpenSSH that cannot list a KRL, the text is all there is."""
+    mallory = ca.key("mallory")
+    ca.run(people=[absent("mallory", mallory)])
+    run_command = Module.run_command
+    monkeypatch.setattr(
+        Module,
+        "run_command",
+        lambda self, command, **more: (1, "", "") if "-l" in command else run_command(self, command, **more),
+    )
+    assert not ca.run(people=[absent("mallory")])[0]["changed"]
+    ca.text.unlink()
+    with pytest.raises(CaError, match=r"krl\.txt does not say what it revoked"):
+        ca.run(people=[absent("mallory")])
+    assert ca.revokes(mallory)
+
+
 def test_key_that_somebody_had_for_one_run_does_not_come_back(ca: Ca) -> None:
     mallory = ca.key("mallory")
     ca.run(people=[absent("mallory", mallory)])
