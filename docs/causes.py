@@ -11,12 +11,12 @@ import sys
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / ".ansible/collections"))
 
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_causes import CAUSES, STAGES, Cause
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.causes import CAUSES, STAGES, Cause
 
 HEAD = """\
 # Causes: what ssh_doctor finds
 
-<!-- Made by docs/causes.py from plugins/plugin_utils/_ssh_causes.py. -->
+<!-- Made by docs/causes.py from plugins/plugin_utils/_reach/causes.py. -->
 
 `ansible-playbook gpuops.fleet.doctor` examines each node stage by stage and names one of these causes. A cause that
 fails ends the examination; a *warning* does not. *Retried* causes may pass by themselves, all others need a person, so

@@ -25,9 +25,9 @@ from fleet import RELAYED, Fleet
 HERE = Path(__file__).resolve().parent
 COLLECTIONS = HERE.parents[1] / ".ansible" / "collections"
 sys.path.insert(0, str(COLLECTIONS))
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._gpu_answer import collector_command, parse_answer
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._gpu_state import Question, probe_result
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._nvidia_smi_xml import cut_document, parse_log
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._see.gpu.answer import collector_command, parse_answer
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._see.gpu.smi_xml import cut_document, parse_log
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._see.gpu.state import Question, probe_result
 
 SIZES = (1, 16, 64, 256)
 ROUNDS = 3

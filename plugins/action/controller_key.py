@@ -9,7 +9,7 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._controller_key import (
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.control_key import (
     ControllerKeyError,
     keep_private,
     settle,

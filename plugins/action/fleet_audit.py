@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._audit_answer import (
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.audit.answer import (
     AuditAnswerError,
     Doors,
     collector_command,
@@ -25,8 +25,12 @@ from ansible_collections.gpuops.fleet.plugins.plugin_utils._audit_answer import 
     parse_effective,
     printable,
 )
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._audit_checks import BaselineError, apply_baseline, audit
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._audit_judges import Names
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.audit.checks import (
+    BaselineError,
+    apply_baseline,
+    audit,
+)
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.audit.judges import Names
 
 ARGUMENT_SPEC: dict[str, dict[str, t.Any]] = {
     "baseline": {"type": "dict", "default": {}},

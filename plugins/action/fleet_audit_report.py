@@ -9,15 +9,15 @@ import typing as t
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._audit_report import (
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.report_file import ReportFileError, write_report
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.terminal import show_table
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.audit.report import (
     compare,
     document,
     junit,
     node_of,
     render,
 )
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._report_file import ReportFileError, write_report
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._terminal import show_table
 
 ARGUMENT_SPEC: dict[str, dict[str, t.Any]] = {
     "nodes": {"type": "dict", "required": True},

@@ -10,7 +10,7 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._process_lock import LockHeld, acquire
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.locks import LockHeld, acquire
 
 
 class ActionModule(ActionBase):

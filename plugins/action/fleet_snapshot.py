@@ -8,14 +8,14 @@ from dataclasses import asdict
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._fleet_table import (
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.terminal import show_table
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._see.table import (
     Node,
     failures,
     name_twins,
     shared_keys,
     table,
 )
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._terminal import show_table
 
 NODE_SPEC = {
     "host": {"type": "str", "required": True},

@@ -10,10 +10,10 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._fetch import fetch, once
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._shared import folder_of_this_run
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._user_data import UserError, read_people
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._user_keys import GitHub, Sources, resolve
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.shared import folder_of_this_run
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.fetch import fetch, once
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.user_data import UserError, read_people
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.user_keys import GitHub, Sources, resolve
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "users": {"type": "list", "elements": "dict", "required": True},

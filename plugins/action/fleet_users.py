@@ -8,10 +8,10 @@ import getpass
 import typing as t
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpuops.fleet.plugins.module_utils._fleet_users import PERSON_SPEC
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_causes import SickError
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_key import keys_in_use
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_target import choose_target
+from ansible_collections.gpuops.fleet.plugins.module_utils._trust.users import PERSON_SPEC
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.causes import SickError
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.key import keys_in_use
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.target import choose_target
 
 
 class ActionModule(ActionBase):

@@ -9,7 +9,8 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._gpu_drift import (
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.terminal import show_table
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._see.gpu.drift import (
     GpuDriftError,
     drift,
     is_probed,
@@ -17,7 +18,6 @@ from ansible_collections.gpuops.fleet.plugins.plugin_utils._gpu_drift import (
     require_results,
     summary,
 )
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._terminal import show_table
 
 
 class ActionModule(ActionBase):

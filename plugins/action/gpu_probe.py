@@ -15,26 +15,26 @@ from typing import Any
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import connection_loader, shell_loader
-from ansible_collections.gpuops.fleet.plugins.module_utils._gpu_options import ARGUMENT_SPEC
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._gpu_answer import (
+from ansible_collections.gpuops.fleet.plugins.module_utils._see.gpu.options import ARGUMENT_SPEC
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.terminal import is_ad_hoc, show
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._see.gpu.answer import (
     GpuAnswerError,
     NodeAnswer,
     collector_command,
     parse_answer,
 )
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._gpu_health import (
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._see.gpu.health import (
     Expectations,
     GpuHealthError,
     is_version,
     merged_policy,
 )
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._gpu_state import (
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._see.gpu.state import (
     Question,
     needs_nvml,
     not_good,
     probe_result,
 )
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._terminal import is_ad_hoc, show
 
 _VERSIONS = ("min_driver", "cuda")
 # Of the task's timeout, to come there and back: an answer says more than that there was none in time.

@@ -8,9 +8,9 @@ import typing as t
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._shared import folder_of_this_run
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_doctor import diagnose_patiently
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_target import choose_target, cleaning_up
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.shared import folder_of_this_run
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.doctor import diagnose_patiently
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.target import choose_target, cleaning_up
 
 ARGUMENT_SPEC: dict[str, dict[str, t.Any]] = {
     "host": {"type": "str"},

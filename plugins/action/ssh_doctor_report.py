@@ -9,9 +9,9 @@ import typing as t
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._report_file import ReportFileError, write_report
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_doctor_report import Node, compare, document, render
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._terminal import show_table
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.report_file import ReportFileError, write_report
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.terminal import show_table
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.doctor_report import Node, compare, document, render
 
 ARGUMENT_SPEC: dict[str, dict[str, t.Any]] = {
     "nodes": {"type": "dict", "required": True},

@@ -7,7 +7,7 @@ from __future__ import annotations
 import typing as t
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_doctor_report import UNREACHABLE, WARNING, WELL
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.doctor_report import UNREACHABLE, WARNING, WELL
 
 ARGUMENT_SPEC: dict[str, dict[str, t.Any]] = {
     "verdict": {"type": "str", "required": True, "choices": [WELL, WARNING, UNREACHABLE]},

@@ -8,7 +8,7 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_entry import EntryError, check_entry
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.entry import EntryError, check_entry
 
 
 class ActionModule(ActionBase):

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._host_keys import HostKeyError, checked_host_keys
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._shared import folder_of_this_run
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_client import Target
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_doctor import diagnose_patiently
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_target import choose_target, cleaning_up
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.shared import folder_of_this_run
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.client import Target
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.doctor import diagnose_patiently
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.target import choose_target, cleaning_up
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.host_keys import HostKeyError, checked_host_keys
 
 _MODULE = "gpuops.fleet.sshd_policy"
 # Few, since OpenSSH 9.8 and later penalise a source that fails often.

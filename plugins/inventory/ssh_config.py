@@ -98,7 +98,7 @@ from ansible import constants as C
 from ansible.errors import AnsibleParserError
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 from ansible.template import trust_as_template
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_config_hosts import (
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.config_hosts import (
     SshConfigError,
     host_names,
     read_hosts,

@@ -175,7 +175,7 @@ failures:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpuops.fleet.plugins.module_utils._fleet_users import (
+from ansible_collections.gpuops.fleet.plugins.module_utils._trust.users import (
     PERSON_SPEC,
     FleetUsersError,
     Login,

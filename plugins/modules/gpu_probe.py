@@ -804,8 +804,8 @@ ansible_facts:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpuops.fleet.plugins.module_utils._gpu_options import ARGUMENT_SPEC
-from ansible_collections.gpuops.fleet.plugins.module_utils._nvml import read
+from ansible_collections.gpuops.fleet.plugins.module_utils._see.gpu.nvml import read
+from ansible_collections.gpuops.fleet.plugins.module_utils._see.gpu.options import ARGUMENT_SPEC
 
 
 def main() -> None:

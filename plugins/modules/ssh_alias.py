@@ -422,8 +422,8 @@ import stat
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpuops.fleet.plugins.module_utils import _ssh_alias as ssh_alias
-from ansible_collections.gpuops.fleet.plugins.module_utils import _ssh_failover as ssh_failover
+from ansible_collections.gpuops.fleet.plugins.module_utils._reach import alias as ssh_alias
+from ansible_collections.gpuops.fleet.plugins.module_utils._reach import failover as ssh_failover
 
 ALIAS_SPEC: dict[str, dict[str, t.Any]] = {
     "name": {"type": "str"},

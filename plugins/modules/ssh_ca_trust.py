@@ -104,10 +104,8 @@ import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpuops.fleet.plugins.module_utils import _sshd_guard as guard
-from ansible_collections.gpuops.fleet.plugins.module_utils import _sshd_process as process
-from ansible_collections.gpuops.fleet.plugins.module_utils._public_key import PublicKeyError, parse_line
-from ansible_collections.gpuops.fleet.plugins.module_utils._ssh_ca import (
+from ansible_collections.gpuops.fleet.plugins.module_utils._base.public_key import PublicKeyError, parse_line
+from ansible_collections.gpuops.fleet.plugins.module_utils._trust.ca import (
     HOST_KEY_TYPES,
     PRINCIPALS,
     REVOKED,
@@ -119,8 +117,9 @@ from ansible_collections.gpuops.fleet.plugins.module_utils._ssh_ca import (
     plan,
     sshd_settings,
 )
-from ansible_collections.gpuops.fleet.plugins.module_utils._sshd_policy import read
-from ansible_collections.gpuops.fleet.plugins.module_utils._sshd_settings import Effective, parse_effective
+from ansible_collections.gpuops.fleet.plugins.module_utils._trust.sshd import guard, process
+from ansible_collections.gpuops.fleet.plugins.module_utils._trust.sshd.policy import read
+from ansible_collections.gpuops.fleet.plugins.module_utils._trust.sshd.settings import Effective, parse_effective
 
 # Where somebody may log in from, for Match blocks: what is asked for is the same for everybody.
 _LOGIN = "user=root,host=localhost,addr=127.0.0.1,laddr=127.0.0.1,lport=22"

@@ -106,7 +106,13 @@ import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpuops.fleet.plugins.module_utils._ssh_ca import CaError, bare, find_person, read_text, request
+from ansible_collections.gpuops.fleet.plugins.module_utils._trust.ca import (
+    CaError,
+    bare,
+    find_person,
+    read_text,
+    request,
+)
 
 
 def run(options: t.Mapping[str, t.Any]) -> dict[str, t.Any]:

@@ -89,8 +89,8 @@ import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpuops.fleet.plugins.module_utils._public_key import PublicKeyError
-from ansible_collections.gpuops.fleet.plugins.module_utils._ssh_ca import (
+from ansible_collections.gpuops.fleet.plugins.module_utils._base.public_key import PublicKeyError
+from ansible_collections.gpuops.fleet.plugins.module_utils._trust.ca import (
     CaError,
     check_own_keys,
     krl_entries,

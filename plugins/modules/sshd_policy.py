@@ -179,8 +179,8 @@ recovered:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpuops.fleet.plugins.module_utils._sshd_policy import Policy, change, keep, restore
-from ansible_collections.gpuops.fleet.plugins.module_utils._sshd_settings import Block, SshdError, words
+from ansible_collections.gpuops.fleet.plugins.module_utils._trust.sshd.policy import Policy, change, keep, restore
+from ansible_collections.gpuops.fleet.plugins.module_utils._trust.sshd.settings import Block, SshdError, words
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.gpuops.fleet.plugins.module_utils import _ssh_failover as ssh_failover
+from ansible_collections.gpuops.fleet.plugins.module_utils._reach import failover as ssh_failover
 from ansible_collections.gpuops.fleet.plugins.modules import ssh_alias
 
 SSH = shutil.which("ssh") or ""

@@ -10,8 +10,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from places import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parents[3]
 # As pyenv's own, where that version is not the active one.
 SHIM = "echo 'pyenv: python3.13: command not found' >&2; exit 127"
 ON_PATH, OF_PYENV = "bin/python3.13", ".pyenv/versions/3.13.5/bin/python3"

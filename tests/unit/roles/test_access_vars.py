@@ -15,9 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-
-REPOSITORY = Path(__file__).resolve().parents[3]
-
+from places import REPOSITORY
 
 Value = t.Callable[..., t.Any]
 

@@ -17,9 +17,9 @@ import yaml
 from ansible_collections.gpuops.fleet.plugins.action import fleet_audit, fleet_audit_report
 from ansible_collections.gpuops.fleet.plugins.modules import fleet_audit as audit_documentation
 from ansible_collections.gpuops.fleet.plugins.modules import fleet_audit_report as report_documentation
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._audit_checks import CHECKS
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.audit.checks import CHECKS
+from places import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parents[4]
 CHECK = {
     "id": "password_login", "title": "t", "severity": "high", "cis": "", "status": "fail", "evidence": "seen",
     "remedy": "type this",

@@ -16,10 +16,10 @@ import pytest
 import yaml
 from ansible_collections.gpuops.fleet.plugins.action.fleet_user_keys import ARGUMENT_SPEC
 from ansible_collections.gpuops.fleet.plugins.modules import fleet_user_keys as documentation
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._user_data import USER_SPEC
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.user_data import USER_SPEC
 from lab_web import Web
+from places import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parents[4]
 TOKEN = "ghp_s3cretT0ken"
 PLAY = """
 - hosts: all

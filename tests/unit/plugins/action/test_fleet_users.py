@@ -10,9 +10,9 @@ import pytest
 import yaml
 from ansible.plugins.action import ActionBase
 from ansible_collections.gpuops.fleet.plugins.action import fleet_users
-from ansible_collections.gpuops.fleet.plugins.module_utils._fleet_users import PERSON_SPEC
+from ansible_collections.gpuops.fleet.plugins.module_utils._trust.users import PERSON_SPEC
 from ansible_collections.gpuops.fleet.plugins.modules import fleet_users as documentation
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_causes import SickError
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.causes import SickError
 
 KEY = {"line": "ssh-ed25519 AAAA a", "blob": "AAAA", "fingerprint": "SHA256:a", "source": "inventory"}
 

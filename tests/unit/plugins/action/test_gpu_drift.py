@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.gpuops.fleet.plugins.modules import gpu_drift as documentation
+from places import REPOSITORY
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[4]
 OLD, NEW = ({"driver": {"version": version}, "gpus": []} for version in ("550.90.07", "570.148.08"))
 
 

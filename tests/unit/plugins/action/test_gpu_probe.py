@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.gpuops.fleet.plugins.modules import gpu_probe as documentation
+from places import REPOSITORY
 
-REPO = Path(__file__).parents[4]
 ANSIBLE = Path(sys.executable).with_name("ansible")
 
 DOCUMENT = """<?xml version="1.0" ?>
@@ -47,7 +47,7 @@ def nvidia_smi(tmp_path: Path, script: str) -> None:
 def probe(sysroot: Path, *arguments: str, options: dict[str, Any] | None = None) -> tuple[int, Any]:
     environment = {
         **os.environ,
-        "ANSIBLE_CONFIG": str(REPO / "ansible.cfg"),
+        "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"),
         "ANSIBLE_CALLBACK_RESULT_FORMAT": "json",
         "ANSIBLE_LOAD_CALLBACK_PLUGINS": "1",
         "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.minimal",
@@ -62,7 +62,7 @@ def probe(sysroot: Path, *arguments: str, options: dict[str, Any] | None = None)
         text=True,
         timeout=60,
         check=False,
-        cwd=REPO,
+        cwd=REPOSITORY,
     )
     return run.returncode, json.loads(run.stdout.rpartition(" => ")[2])
 
@@ -133,7 +133,7 @@ def undocumented(value: Any, said: dict[str, Any], name: str) -> list[str]:
     "machine", [("a100x2-mig-550", "xid_mig:0"), ("h100x8-570", "busy"), ("v100x1-418", "xid:0:79")]
 )
 def test_every_return_value_is_documented_as_it_is(tmp_path: Path, machine: tuple[str, str]) -> None:
-    simulator = REPO / "tests" / "lab" / "simulator"
+    simulator = REPOSITORY / "tests" / "lab" / "simulator"
     tree = [sys.executable, str(simulator / "sysroot.py"), "--machine", machine[0], "--fault", machine[1]]
     subprocess.run([*tree, "--dest", str(tmp_path / "sysroot")], check=True)
     setting = f"GPUOPS_SIM_MACHINE={machine[0]} GPUOPS_SIM_FAULT={machine[1]}"
@@ -157,5 +157,5 @@ def test_a_worker_does_not_read_the_documentation_of_ssh_again() -> None:
         "assert C.config.get_configuration_definitions('connection', 'ssh')\n"
         "assert C.config.get_configuration_definitions('shell', 'sh')\n"
     )
-    environment = {**os.environ, "ANSIBLE_CONFIG": str(REPO / "ansible.cfg")}
-    subprocess.run([sys.executable, "-c", script], env=environment, timeout=60, check=True, cwd=REPO)
+    environment = {**os.environ, "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg")}
+    subprocess.run([sys.executable, "-c", script], env=environment, timeout=60, check=True, cwd=REPOSITORY)

@@ -18,8 +18,7 @@ import pytest
 import yaml
 from ansible_collections.gpuops.fleet.plugins.action.ssh_doctor import ARGUMENT_SPEC
 from ansible_collections.gpuops.fleet.plugins.modules import ssh_doctor as documentation
-
-REPOSITORY = pathlib.Path(__file__).resolve().parents[4]
+from places import REPOSITORY
 
 
 def _ansible(variables: dict[str, t.Any], arguments: dict[str, t.Any], *more: str) -> dict[str, t.Any]:

@@ -17,8 +17,8 @@ import yaml
 from ansible_collections.gpuops.fleet.plugins.action import ssh_doctor_report, ssh_doctor_verdict
 from ansible_collections.gpuops.fleet.plugins.modules import ssh_doctor_report as report_documentation
 from ansible_collections.gpuops.fleet.plugins.modules import ssh_doctor_verdict as verdict_documentation
+from places import REPOSITORY
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[4]
 WELL = {
     "ok": True,
     "stages": [{"stage": "tcp", "status": "ok", "ms": 10, "evidence": "connected"}],

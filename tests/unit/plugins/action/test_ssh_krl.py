@@ -9,8 +9,8 @@ import typing as t
 import pytest
 from ansible.plugins.action import ActionBase
 from ansible_collections.gpuops.fleet.plugins.action import ssh_krl
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_causes import SickError
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_client import Target
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.causes import SickError
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.client import Target
 
 HostVars = t.Dict[str, t.Dict[str, t.Any]]
 BY_KEY = {"ansible_ssh_private_key_file": "/keys/a"}

@@ -11,8 +11,8 @@ import pytest
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible_collections.gpuops.fleet.plugins.action import sshd_policy
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._shared import folder_of_this_run
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._ssh_client import Target
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.shared import folder_of_this_run
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.client import Target
 
 WELL = {"ok": True, "message": "", "auth_methods": ["publickey"]}
 SICK = {"ok": False, "message": "gpu-1 (h:22): refused. Next: look", "auth_methods": None}

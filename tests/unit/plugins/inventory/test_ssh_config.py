@@ -14,8 +14,8 @@ import sys
 import typing as t
 
 import pytest
+from places import REPOSITORY
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[4]
 CONFIG = """\
 Host gpu-1 gpu-2
   HostName %h.example.org

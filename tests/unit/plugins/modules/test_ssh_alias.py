@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.gpuops.fleet.plugins.module_utils import _ssh_alias as ssh_alias_utils
+from ansible_collections.gpuops.fleet.plugins.module_utils._reach import alias as ssh_alias_utils
 from ansible_collections.gpuops.fleet.plugins.modules import ssh_alias
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

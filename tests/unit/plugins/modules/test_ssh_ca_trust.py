@@ -9,7 +9,7 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from ansible_collections.gpuops.fleet.plugins.module_utils import _ssh_ca
+from ansible_collections.gpuops.fleet.plugins.module_utils._trust import ca as ssh_ca
 from ansible_collections.gpuops.fleet.plugins.modules import ssh_ca_trust
 
 Run = t.Callable[[str], bool]
@@ -21,10 +21,10 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make fi
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> t.Iterator[Run]:
     """Bring the files to a node, on which nobody but root may read what is new; whether something was changed."""
     folder = str(tmp_path / "principals")
-    for util in (_ssh_ca, ssh_ca_trust):
+    for util in (ssh_ca, ssh_ca_trust):
         monkeypatch.setattr(util, "PRINCIPALS", folder)
         monkeypatch.setattr(util, "REVOKED", str(tmp_path / "revoked"))
-    monkeypatch.setattr(_ssh_ca, "USER_CA", str(tmp_path / "ca"))
+    monkeypatch.setattr(ssh_ca, "USER_CA", str(tmp_path / "ca"))
     monkeypatch.setattr(ssh_ca_trust, "ask_sshd", lambda _module: {})
     monkeypatch.setattr(ssh_ca_trust, "check_revoked", lambda _module, _content: None)
 

@@ -12,7 +12,7 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from ansible_collections.gpuops.fleet.plugins.module_utils._ssh_ca import CaError
+from ansible_collections.gpuops.fleet.plugins.module_utils._trust.ca import CaError
 from ansible_collections.gpuops.fleet.plugins.modules import ssh_krl
 
 pytestmark = pytest.mark.skipif(not shutil.which("ssh-keygen"), reason="needs ssh-keygen")

@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._audit_answer import (
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.audit.answer import (
     Doors,
     MatchLine,
     collector_command,

@@ -9,8 +9,12 @@ from __future__ import annotations
 from dataclasses import asdict
 
 import pytest
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._gpu_health import Expectations, health_checks, merged_policy
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._nvidia_smi_xml import cut_document, parse_log
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._see.gpu.health import (
+    Expectations,
+    health_checks,
+    merged_policy,
+)
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._see.gpu.smi_xml import cut_document, parse_log
 from gpu_data import CORPUS, NO_CORPUS
 
 HARDWARE = "NVIDIA+k8s-test-infra/tests/e2e/go/assertions/nvidiasmi/testdata/hardware"

@@ -1,0 +1,134 @@
+# Copyright (c) 2026, gpuops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# This plugin util is PRIVATE to the collection: it may change without notice.
+"""What is known of a fleet's nodes, as a table for the terminal and as one failure a node."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field, replace
+
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.audit.answer import printable
+
+NEXT = re.compile(r"[\s.;]*\bnext:\s*", re.IGNORECASE)
+HEADER = ("alias", "address", "reachable", "hardened", "GPUs", "driver", "CUDA", "state")
+
+
+@dataclass(frozen=True)
+class Node:
+    """One node as the roles saw it; None is not known."""
+
+    host: str
+    alias: str
+    address: str | None = None
+    reachable: bool | None = None
+    hardened: bool | None = None
+    machine: str = ""
+    gpus: list[str] = field(default_factory=list)
+    driver: str | None = None
+    cuda: str | None = None
+    state: str | None = None
+    host_key: str | None = None
+    failure: str = ""
+
+
+def name_twins(nodes: list[Node]) -> list[Node]:
+    """Make it a failure of both when two aliases end on one machine."""
+    by_machine: dict[str, list[Node]] = {}
+    for node in nodes:
+        if node.machine:
+            by_machine.setdefault(node.machine, []).append(node)
+    return [
+        replace(
+            node,
+            failure=f"{node.host}: the aliases {' and '.join(twin.alias for twin in by_machine[node.machine])} "
+            "reach one and the same machine. "
+            "Next: ansible-inventory --list, then correct ansible_host and ansible_port",
+        )
+        if len(by_machine.get(node.machine, [])) > 1 and not node.failure
+        else node
+        for node in nodes
+    ]
+
+
+@dataclass(frozen=True)
+class SharedKey:
+    """A host key that several machines show, as images that were cloned do."""
+
+    host_key: str
+    aliases: list[str]
+    remedy: str
+
+
+def shared_keys(nodes: list[Node]) -> list[SharedKey]:
+    """Each key that is not of one machine alone."""
+    by_key: dict[str, list[Node]] = {}
+    for node in nodes:
+        if node.host_key:
+            by_key.setdefault(node.host_key, []).append(node)
+    return [
+        SharedKey(
+            key,
+            [node.alias for node in group],
+            f"ansible-playbook site.yml -e sshd_hardening_replace_host_key={key}",
+        )
+        for key, group in by_key.items()
+        if len({node.machine for node in group}) > 1
+    ]
+
+
+def failures(nodes: list[Node]) -> dict[str, str]:
+    """By host what the table says of its failure: what happened and the command to type."""
+    return {node.host: "{}. Next: {}".format(*cause_and_next(node)) for node in nodes if node.failure}
+
+
+def cause_and_next(node: Node) -> tuple[str, str]:
+    """Split a failure into what happened and the command to type."""
+    parts = NEXT.split(" ".join(node.failure.split()))
+    cause = parts[0].strip()
+    if len(parts) > 1:
+        return cause, parts[-1]
+    if "interpreter" in cause and "not found" in cause:
+        return cause, f"ssh {node.alias} apt-get install python3"
+    return cause, f"ansible-playbook site.yml --limit {node.host} -vvv"
+
+
+def _row(node: Node) -> tuple[str, ...]:
+    known = {True: "yes", False: "NO", None: "-"}
+    return (
+        node.alias,
+        node.address or "-",
+        known[node.reachable],
+        known[node.hardened],
+        ", ".join(f"{count}x {name}" for name, count in Counter(node.gpus).items()) or "-",
+        node.driver or "-",
+        node.cuda or "-",
+        node.state or "-",
+    )
+
+
+def table(nodes: list[Node]) -> list[tuple[str, bool]]:
+    """Render lines of text, each with whether it tells of a failure."""
+    rows = [_row(node) for node in nodes]
+    widths = [max(len(row[column]) for row in [HEADER, *rows]) for column in range(len(HEADER))]
+
+    def line(row: tuple[str, ...]) -> str:
+        return "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip()
+
+    lines = [(line(HEADER), False)]
+    lines += [(line(row), bool(node.failure)) for row, node in zip(rows, nodes)]
+    for node in nodes:
+        if node.failure:
+            cause, command = cause_and_next(node)
+            named = cause if cause.startswith(node.host) else f"{node.host}: {cause}"
+            lines += [("", False), (named, True), (f"  next: {command}", True)]
+    for shared in shared_keys(nodes):
+        names = " and ".join(shared.aliases)
+        lines += [
+            ("", False),
+            (f"{names}: one and the same host key, {shared.host_key}, so each of them can pose as the other", True),
+            (f"  next: {shared.remedy}", True),
+        ]
+    return [(printable(text), is_failure) for text, is_failure in lines]

@@ -1,0 +1,212 @@
+# Copyright (c) 2026, gpuops.fleet contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import subprocess
+import typing as t
+
+import pytest
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.audit.answer import (
+    MOST_CHARACTERS,
+    Account,
+    AuditAnswerError,
+    Doors,
+    Effective,
+    MatchLine,
+    collector_command,
+    match_specs,
+    parse_answer,
+    parse_effective,
+)
+
+MARKER = "gpuops-0011"
+ED25519 = "256 SHA256:6Jn6rs5fM+Kf9DmRAyB8BO/jx4K9Glk/suvFzC0VdAM alice@laptop (ED25519)"
+SPEC = "user=root,host=203.0.113.1,addr=203.0.113.1,laddr=10.0.0.9,lport=22"
+SECTIONS = {
+    "node": "uid=0\nsshd=/usr/sbin/sshd\nlogin=gpu\nconnection=10.0.0.1 50022 10.0.0.9 22",
+    "accounts": "superuser root\nsuperuser toor\npassword locked root\npassword set gpu\npassword empty guest\n"
+    "account root:0:0:/root\naccount gpu:1000:1000:/home/gpu\nleft_out 2",
+    "files": "file 755 0 /etc/ssh\nfile 666 0 /etc/ssh/sshd_config\n"
+    "match /etc/ssh/sshd_config:12:  Match  User=backup\ngroup staff 50 alice,bob",
+    "drop_in": "# ours\nPasswordAuthentication no",
+    "effective": f"spec {SPEC}\nset passwordauthentication no\nset acceptenv LANG\nset acceptenv LC_*\nuser root\n"
+    "path 700 0 /root\npath 700 0 /root/.ssh\npath 600 0 /root/.ssh/authorized_keys\n"
+    f"keys /root/.ssh/authorized_keys\nkey {ED25519}\n"
+    "key 256 SHA256:x ssh-ed25519 AAAAC3NzaC1lZDI1NTE5 (ED25519)\nkey 2048 SHA256:y no comment (RSA)\n"
+    f"spec {SPEC.replace('root', 'gpu', 1)}\nsame\nuser gpu\nunreadable /home/gpu\n"
+    f"spec {SPEC.replace('203.0.113.1', '10.0.0.1')}\nset passwordauthentication yes\nmissing /etc/ssh/revoked",
+    "loaded": "loaded 1700000000 /run/sshd.pid\nnewer 1700000005 /etc/ssh/sshd_config",
+    "host_keys": f"path 600 0 /etc/ssh/ssh_host_ed25519_key\nkey {ED25519}\nkey ",
+    "moduli": "moduli 3072 7\nmoduli 2048 5",
+    "logins": "source journal\naccepted 12 2026-11-23T02:00:34+0000 root 10.0.0.1\n"
+    "failed 3 Nov-22T01:00:00 2001:db8::7",
+    "journal": "volatile",
+}
+
+
+def answer(**changed: str) -> str:
+    sections = {**SECTIONS, **changed}
+    return "".join(f"\n{MARKER} {name}\n{text}\n" for name, text in sections.items()) + f"\n{MARKER} end\n"
+
+
+def parsed(**changed: str) -> Doors:
+    return parse_answer(answer(**changed), MARKER)
+
+
+def test_the_whole_answer_is_read() -> None:
+    doors = parsed()
+    assert (doors.uid, doors.login, doors.client, doors.laddr, doors.lport) == (0, "gpu", "10.0.0.1", "10.0.0.9", "22")
+    assert doors.superusers == ("root", "toor")
+    assert dict(doors.passwords) == {"root": "locked", "gpu": "set", "guest": "empty"}
+    assert doors.left_out == 2
+    assert [(file.path, file.mode) for file in doors.files] == [("/etc/ssh", 0o755), ("/etc/ssh/sshd_config", 0o666)]
+    assert doors.matches == (MatchLine("/etc/ssh/sshd_config:12", "User=backup"),)
+    assert doors.groups == (("staff", "50", ("alice", "bob")),)
+    assert doors.drop_in == "# ours\nPasswordAuthentication no"
+    assert (doors.loaded, doors.newer) == (1700000000, ((1700000005, "/etc/ssh/sshd_config"),))
+    assert [key.kind for key in doors.host_keys] == ["ED25519"]
+    assert doors.moduli == ((2048, 5), (3072, 7))
+    assert doors.logins is not None
+    assert doors.logins.accepted == ((12, "2026-11-23T02:00:34+0000", "root", "10.0.0.1"),)
+    assert doors.logins.failed == ((3, "Nov-22T01:00:00", "", "2001:db8::7"),)
+    assert doors.journal == "volatile"
+
+
+def test_keys_belong_to_the_account_before_them_and_need_no_comment() -> None:
+    root, gpu = parsed().accounts
+    assert [path.path for path in root.paths] == ["/root", "/root/.ssh", "/root/.ssh/authorized_keys"]
+    assert root.keys[0][0] == "/root/.ssh/authorized_keys"
+    assert [(key.kind, key.bits, key.comment) for key in root.all_keys] == [
+        ("ED25519", 256, "alice@laptop"),
+        ("ED25519", 256, ""),
+        ("RSA", 2048, ""),
+    ]
+    assert (gpu.all_keys, gpu.unreadable) == ([], ("/home/gpu",))
+
+
+def test_connections_of_sshd_are_told_apart() -> None:
+    first, alike, other = parsed().effective
+    assert (alike.user, alike.settings) == ("gpu", first.settings)
+    assert first.settings["acceptenv"] == ("LANG", "LC_*")
+    assert first.get("acceptenv") == "LANG"
+    assert first.get("nothing") == ""
+    assert (other.address, other.get("passwordauthentication"), other.missing_files) == (
+        "10.0.0.1", "yes", ("/etc/ssh/revoked",),
+    )  # fmt: skip
+
+
+def test_refusal_of_sshd_is_kept() -> None:
+    (refused,) = parsed(effective=f"spec {SPEC}\nrefused line 3: Bad configuration option: Foo \n").effective
+    assert (refused.settings, refused.refusal) == ({}, "line 3: Bad configuration option: Foo")
+
+
+def test_what_stands_around_the_answer_and_a_terminals_line_ends_do_no_harm() -> None:
+    assert parse_answer(f"Welcome!\n{answer()}bye\n".replace("\n", "\r\n"), MARKER) == parsed()
+
+
+def test_without_root_nothing_but_that_is_told() -> None:
+    text = f"\n{MARKER} node\nuid=1000\nsshd=/usr/sbin/sshd\n\n{MARKER} end\n"
+    assert parse_answer(text, MARKER) == Doors(uid=1000, sshd="/usr/sbin/sshd")
+
+
+def test_what_would_steer_a_terminal_is_taken_out() -> None:
+    doors = parsed(files="file 644 0 /etc/ssh/\x1b[2Jx\nmatch /etc/ssh/a:1:Match User \x1b[31mx")
+    assert doors.files[0].path == "/etc/ssh/?[2Jx"
+    assert doors.matches[0].criteria == "User ?[31mx"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "did not answer"),
+        ("sh: 1: not found", "did not answer"),
+        (answer()[: answer().index(f"{MARKER} moduli")], "is incomplete"),
+        (answer().replace(MARKER, "gpuops-2222"), "did not answer"),
+        (answer(node="uid=zero\nsshd="), "makes no sense"),
+        (answer(files="file 6x6 0 /etc/ssh"), "makes no sense"),
+        (answer(effective=f"spec {SPEC}\nkeys /root/x"), "makes no sense"),
+        (answer(effective=f"spec {SPEC}\n"), "makes no sense"),
+        (answer(host_keys="key 256 SHA256:$(id) root@gpu-1 (ED25519)"), "makes no sense"),
+        (answer(host_keys="key \x00\ufffd\ufffd"), "makes no sense"),
+        (answer(accounts="left_out many"), "makes no sense"),
+        ("x" * (MOST_CHARACTERS + 1), "longer than 8 MB"),
+    ],
+    ids=[
+        "empty",
+        "text",
+        "truncated",
+        "other-marker",
+        "uid",
+        "mode",
+        "no-user",
+        "no-settings",
+        "command",
+        "binary",
+        "number",
+        "huge",
+    ],
+)
+def test_an_answer_that_cannot_be_trusted_is_refused(text: str, message: str) -> None:
+    with pytest.raises(AuditAnswerError, match=message):
+        parse_answer(text, MARKER)
+
+
+PEOPLE = (Account("root", 0, 0, "/root"), Account("gpu", 1000, 50, "/home/gpu"))
+GROUPS = (("staff", "50", ()), ("wheel", "51", ("alice",)), ("empty", "52", ()))
+
+
+def doors_with(criteria: str) -> Doors:
+    return Doors(uid=0, accounts=PEOPLE, groups=GROUPS, matches=(MatchLine("f:1", criteria),))
+
+
+@pytest.mark.parametrize(
+    ("criteria", "wanted"),
+    [
+        ("all", [("root", "203.0.113.1", "22"), ("gpu", "203.0.113.1", "22")]),
+        ("User backup", [("backup", "203.0.113.1", "22")]),
+        ("User=backup,root", [("backup", "203.0.113.1", "22")]),
+        ('User "!root,dev-*"', [("dev-x", "203.0.113.1", "22")]),
+        ("user backup Address 10.0.0.0/8 # note", [("backup", "10.0.0.0", "22")]),
+        ("Address 192.168.?.*", [("root", "192.168.1.1", "22"), ("gpu", "192.168.1.1", "22")]),
+        ("Address *,!10.*", [("root", "203.0.113.1", "22"), ("gpu", "203.0.113.1", "22")]),
+        ("Address fd00::/8 User a", [("a", "fd00::", "22")]),
+        ("LocalPort 2222 User a", [("a", "203.0.113.1", "2222")]),
+        ("Group wheel", [("alice", "203.0.113.1", "22")]),
+        ("Group sta*", [("gpu", "203.0.113.1", "22")]),
+        ("Group empty", []),
+        ("User !root", []),
+    ],
+)
+def test_a_connection_is_found_that_a_match_block_applies_to(criteria: str, wanted: list[t.Any]) -> None:
+    specs, untestable = match_specs(doors_with(criteria))
+    parts = [dict(part.split("=", 1) for part in spec.split(",")) for _line, spec in specs]
+    assert [(part["user"], part["addr"], part["lport"]) for part in parts] == wanted
+    assert not untestable
+
+
+@pytest.mark.parametrize("criteria", ["invalid-user", 'User "open', "RDomain 3", "User a Version OpenSSH_9*", "User"])
+def test_a_match_block_that_cannot_be_tried_is_not_forgotten(criteria: str) -> None:
+    assert match_specs(doors_with(criteria)) == ([], [MatchLine("f:1", criteria)])
+
+
+def test_answers_for_match_blocks_name_them() -> None:
+    line = MatchLine("f:1", "User backup")
+    text = f"\n{MARKER} effective\nspec {SPEC}\nset passwordauthentication yes\n{MARKER} end\n"
+    (found,) = parse_effective(text, MARKER, [line])
+    assert found == Effective("root", "203.0.113.1", {"passwordauthentication": ("yes",)}, match=line)
+    with pytest.raises(AuditAnswerError, match="for 1 of 2 connections"):
+        parse_effective(text, MARKER, [line, line])
+    with pytest.raises(AuditAnswerError, match="makes no sense"):
+        parse_effective(f"\n{MARKER} end\n", MARKER, [])
+
+
+def test_the_collector_runs_as_anybody_and_says_only_what_it_may() -> None:
+    """As a user without rights, where there is one to become."""
+    command = ["setpriv", "--reuid=65534", "--clear-groups", "sh", "-c", collector_command(MARKER)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    if run.returncode and "setpriv" in run.stderr:
+        pytest.skip("needs root, to be somebody else")
+    assert run.stderr == ""
+    assert parse_answer(run.stdout, MARKER).accounts == ()
