@@ -16,6 +16,7 @@ from dataclasses import replace
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.text import printable
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.audit.answer import (
     AuditAnswerError,
     Doors,
@@ -23,7 +24,6 @@ from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.audit.answer i
     match_specs,
     parse_answer,
     parse_effective,
-    printable,
 )
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.audit.checks import (
     BaselineError,

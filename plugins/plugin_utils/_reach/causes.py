@@ -63,16 +63,6 @@ class SickError(Exception):
         self.values = values
 
 
-def printable(text: str) -> str:
-    """Evidence comes from strangers, and goes to a terminal."""
-    return "".join(char for char in text if char.isprintable()).strip()
-
-
-def escaped(data: bytes) -> str:
-    """The beginning of bytes of whatever kind."""
-    return repr(data[:80].strip())[2:-1]
-
-
 _TABLE = (
     # inventory
     Cause(

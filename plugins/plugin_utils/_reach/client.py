@@ -20,7 +20,8 @@ import time
 import typing as t
 from dataclasses import dataclass, replace
 
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.causes import SickError, printable
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.text import printable
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.causes import SickError
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.wire import Algorithms
 
 # One authentication attempt, no prompt, and nothing written: known_hosts and agent stay as they are.
@@ -295,7 +296,7 @@ def parse_route(text: str, target: Target) -> Route:
 
 def read_session(stderr: str, route: Route) -> Session | None:
     """Cut out what concerns the node from the output of C{ssh -v}; None when it was never reached."""
-    lines = tuple(printable(line) for line in stderr.splitlines())
+    lines = tuple(printable(line.strip()) for line in stderr.splitlines())
     starts = [
         number
         for number, line in enumerate(lines)
@@ -339,7 +340,7 @@ def classify_login(finished: Finished, route: Route, timeout: float) -> None:
     if finished.rc == 0:
         return
     session = read_session(finished.stderr, route)
-    lines = session.lines if session else tuple(printable(line) for line in finished.stderr.splitlines())
+    lines = session.lines if session else tuple(printable(line.strip()) for line in finished.stderr.splitlines())
     last = last_words(lines)
 
     if route.via and session is None:
@@ -353,7 +354,7 @@ def classify_login(finished: Finished, route: Route, timeout: float) -> None:
     if authenticated and (refused := _first(re.compile(r"^channel \d+: open failed: "), lines)):
         raise SickError("command_failed", f"no session: {refused}")
     if authenticated and (status := _matches(r"^debug1: Exit status (-?\d+)", lines)):
-        printed = tuple(printable(line) for line in finished.stdout.splitlines())
+        printed = tuple(printable(line.strip()) for line in finished.stdout.splitlines())
         for pattern, code in _COMMAND_PATTERNS:
             if line := _first(pattern, (*printed, *lines)):
                 raise SickError(code, line)
@@ -448,7 +449,7 @@ def classify_forwarding(stderr: str) -> SickError | None:
 
     `stderr` is the output since the channel was asked for.
     """
-    refused = _matches(r"^channel \d+: open failed: (.*)$", [printable(line) for line in stderr.splitlines()])
+    refused = _matches(r"^channel \d+: open failed: (.*)$", [printable(line.strip()) for line in stderr.splitlines()])
     if not refused:
         return None
     code = next(
@@ -473,10 +474,10 @@ def classify_sftp(finished: Finished, login: str) -> SickError | None:
 
     `login` is what the login said meanwhile: a program that started has an exit status, a refused request has none.
     """
-    lines = [printable(line) for line in finished.stderr.splitlines()]
+    lines = [printable(line.strip()) for line in finished.stderr.splitlines()]
     if any(re.search(r"Session open refused by peer|^Control socket connect|^mux_client_", line) for line in lines):
         return None
-    words = printable(finished.stdout)[:80]
+    words = printable(finished.stdout.strip())[:80]
     if finished.rc is None:
         return SickError("sftp_failed", ": ".join(filter(None, ["no answer", words])))
     if finished.rc == 255 and not finished.stdout and "rtype exit-" not in login:
@@ -617,5 +618,5 @@ def ask_route(target: Target, limit: float) -> Route:
         raise SickError("ssh_missing", configured.stderr)
     if configured.rc is None:
         raise SickError("ssh_config_error", f"ssh -G did not end within {target.timeout:g} s (Match exec?)")
-    lines = [printable(line) for line in configured.stderr.splitlines()]
+    lines = [printable(line.strip()) for line in configured.stderr.splitlines()]
     raise SickError("ssh_config_error", next((line for line in lines if line), f"exit code {configured.rc}"))

@@ -28,9 +28,10 @@ from ansible_collections.gpuops.fleet.plugins.module_utils._reach.words import (
     user_fault,
 )
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.shared import Shared, shared
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.text import printable
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach import client, node, wire
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach import paramiko_client as second
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.causes import CAUSES, STAGES, SickError, printable
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.causes import CAUSES, STAGES, SickError
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.client import Program, Route, Target
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.key import check_keys
 

@@ -20,7 +20,8 @@ import typing as t
 from dataclasses import dataclass, replace
 
 from ansible_collections.gpuops.fleet.plugins.module_utils._base.public_key import fingerprint_of
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.causes import SickError, printable
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.text import printable
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.causes import SickError
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.client import (
     Route,
     Target,
@@ -175,7 +176,7 @@ def _check_key(path: str, held: set[str], timeout: float) -> str:
     if not found and is_obsolete(data, private.public if private else b""):
         raise SickError("key_obsolete", f"{path}: a key that this ssh-keygen does not know")
     if not found and not (private and private.locked):
-        words = last_words([printable(line) for line in listed.stderr.splitlines()])
+        words = last_words([printable(line.strip()) for line in listed.stderr.splitlines()])
         raise SickError("key_invalid", words or f"{path}: no key in it")
     if public and private and private.public and public != private.public and not in_agent:
         raise SickError("key_pub_mismatch", f"{path}.pub is {fingerprint_of(public)}, not the key of {path}")

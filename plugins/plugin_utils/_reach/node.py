@@ -13,7 +13,8 @@ import re
 import typing as t
 from dataclasses import dataclass
 
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.causes import SickError, printable
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.text import printable
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.causes import SickError
 
 BEGIN, END = "gpuops.fleet-doctor-begin", "gpuops.fleet-doctor-end"
 # ansible-core 2.19, and the modules of this collection.
@@ -80,7 +81,7 @@ def parse_node(stdout: str) -> Node | None:
     for line in answer.splitlines():
         name, equals, value = line.partition("=")
         if equals:
-            facts.setdefault(name, []).append(printable(value))
+            facts.setdefault(name, []).append(printable(value.strip()))
     return Node(noise, facts)
 
 

@@ -19,7 +19,8 @@ import time
 import typing as t
 from dataclasses import dataclass
 
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.causes import SickError, escaped, printable
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.text import escaped, printable
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.causes import SickError
 
 _IDENTIFICATION = b"SSH-2.0-gpuops.fleet_doctor\r\n"
 _BANNER_BYTES = 8192
@@ -117,7 +118,7 @@ def classify_banner(data: bytes, end: str, drips: bool = False) -> str:
     """Return the server's software version from its first bytes; `end` is open, closed or reset."""
     for line in data.splitlines():
         if line.startswith((b"SSH-2.0-", b"SSH-1.99-")):
-            return printable(line.decode("ascii", "replace")).split("-", 2)[2]
+            return printable(line.decode("ascii", "replace").strip()).split("-", 2)[2]
         if line.startswith(b"SSH-"):
             raise SickError("ssh_protocol_old", escaped(line))
     if b"Exceeded MaxStartups" in data:
@@ -163,7 +164,7 @@ def parse_kexinit(payload: bytes) -> Algorithms:
 
 def parse_disconnect(payload: bytes) -> str:
     description, _position = _take_string(payload, 5)
-    return printable(description.decode("utf-8", "replace"))
+    return printable(description.decode("utf-8", "replace").strip())
 
 
 def _take_string(payload: bytes, position: int) -> tuple[bytes, int]:

@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.audit.answer import printable
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.text import printable
 
 NEXT = re.compile(r"[\s.;]*\bnext:\s*", re.IGNORECASE)
 HEADER = ("alias", "address", "reachable", "hardened", "GPUs", "driver", "CUDA", "state")

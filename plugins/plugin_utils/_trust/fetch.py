@@ -25,7 +25,7 @@ from urllib.parse import urljoin, urlsplit
 
 from ansible.module_utils.urls import make_context
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.shared import shared
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.causes import printable
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.text import printable
 
 _LIMIT = 1 << 20
 _HOPS = 5

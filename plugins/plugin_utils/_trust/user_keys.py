@@ -28,7 +28,7 @@ from ansible_collections.gpuops.fleet.plugins.module_utils._base.public_key impo
     file_named,
     parse_line,
 )
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.causes import printable
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.text import printable
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.fetch import (
     Answer,
     Fetch,

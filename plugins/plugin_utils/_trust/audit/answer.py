@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.text import printable
+
 # For documentation (RFC 5737), so that no rule for a network of one's own applies to it.
 FOREIGN = "203.0.113.1"
 MOST_CHARACTERS = 8_000_000
@@ -226,11 +228,6 @@ def _lines(text: str) -> t.Iterator[tuple[str, str]]:
         if line:
             word, _space, rest = printable(line).partition(" ")
             yield word, rest
-
-
-def printable(text: str) -> str:
-    """What a node says must not steer the terminal that shows it."""
-    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _doors(sections: dict[str, str]) -> Doors:

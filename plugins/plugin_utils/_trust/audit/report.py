@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.text import printable
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.causes import CAUSES
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.doctor_report import (
     GREEN,
@@ -26,7 +27,6 @@ from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.doctor_report 
     YELLOW,
     Line,
 )
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.audit.answer import printable
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.audit.checks import SEVERITIES, SHARED
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.audit.judges import FAIL, OK, SKIPPED, UNKNOWN
 

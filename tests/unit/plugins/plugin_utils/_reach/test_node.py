@@ -82,7 +82,7 @@ def test_judgement(changes: dict[str, list[str]], expected: list[str]) -> None:
 
 def test_noise_is_quoted() -> None:
     (sick,) = judge_command(_node("Welcome\n  to\x1b[2J node 7\n"))
-    assert (sick.code, sick.seen) == ("shell_noise", "24 characters: Welcome to[2J node 7")
+    assert (sick.code, sick.seen) == ("shell_noise", "24 characters: Welcome to?[2J node 7")
 
 
 def test_the_clock_tells_which_way() -> None:

@@ -53,7 +53,7 @@ def test_banner_cause(data: bytes, end: str, expected: str) -> None:
         (b"SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u7\r\n", "OpenSSH_9.2p1 Debian-2+deb12u7"),
         (b"SSH-1.99-Cisco-1.25\n", "Cisco-1.25"),
         (b"Welcome\r\nto the gate\r\nSSH-2.0-Go\r\n", "Go"),
-        (b"SSH-2.0-evil\x1b[2J\r\n", "evil[2J"),
+        (b"SSH-2.0-evil\x1b[2J\r\n", "evil?[2J"),
     ],
 )
 def test_banner_version(data: bytes, expected: str) -> None:
