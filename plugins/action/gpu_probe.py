@@ -15,7 +15,9 @@ from typing import Any
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import connection_loader, shell_loader
+from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import Problem, failed_result
 from ansible_collections.gpuops.fleet.plugins.module_utils._see.gpu.options import ARGUMENT_SPEC
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.failure import action_failure
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.terminal import is_ad_hoc, show
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._see.gpu.answer import (
     GpuAnswerError,
@@ -70,9 +72,8 @@ class ActionModule(ActionBase):
         result.update(probe_result(answer, question, nvml))
         bad = not_good(result["health"], options["fail_on"])
         if bad:
-            result["failed"] = True
             steps = "; ".join(dict.fromkeys(check["remedy"] for check in bad if check["remedy"]))
-            result["msg"] = f"gpu_probe on {host}: {result['summary']}. Next: {steps}"
+            result.update(failed_result([Problem("gpu_probe", seen=result["summary"], remedy=steps, host=host)]))
         # Ad hoc a person looks at the screen, where the answer of a big node is some pages.
         if is_ad_hoc():
             show([(f"{host}: {result['summary']}", None)])
@@ -134,10 +135,13 @@ class ActionModule(ActionBase):
             return parse_answer(answered["stdout"], marker)
         except GpuAnswerError as exc:
             seen = (answered["stderr"] or answered["stdout"]).strip()[-500:] or "no output"
-            raise AnsibleActionFail(
-                f"gpu_probe on {host}: {exc}: exit code {answered['rc']}, {seen}."
-                f" Try: ansible {host} -m ansible.builtin.raw -a 'sh -c id'"
-            ) from exc
+            problem = Problem(
+                f"gpu_probe: {exc}",
+                seen=f"exit code {answered['rc']}, {seen}",
+                remedy=f"ansible {host} -m ansible.builtin.raw -a 'sh -c id'",
+                host=host,
+            )
+            raise action_failure(problem) from exc
 
     def _ask_nvml(self, deadline: int, task_vars: dict[str, Any] | None) -> dict[str, Any]:
         """Run the module half on the node; without Python there the answer says so."""

@@ -74,8 +74,14 @@ options:
       host_key:
         description: The fingerprint of the host key. Machines that share one are named below the table.
         type: str
+      problems:
+        description:
+          - What failed, as modules of this collection return it, each with C(what), C(seen), C(remedy) and C(where).
+        type: list
+        elements: dict
+        default: []
       failure:
-        description: What failed. The part after C(Next:) is the command to type.
+        description: What failed where there is only a message, as that of another module.
         type: str
         default: ""
 """
@@ -97,7 +103,9 @@ EXAMPLES = r"""
         alias: gpu-2
         address: 203.0.113.11:22
         reachable: false
-        failure: "gpu-2: nobody listens. Next: ssh -p 22 -v root@203.0.113.11"
+        problems:
+          - what: nobody listens
+            remedy: ssh -p 22 -v root@203.0.113.11
   run_once: true
 """
 

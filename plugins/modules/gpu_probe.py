@@ -240,6 +240,17 @@ summary:
   type: str
   returned: success
   sample: "8x NVIDIA H100 80GB HBM3, driver 570.148.08, CUDA 12.8: ok"
+problems:
+  description: What failed, as data from which C(msg) is made.
+  type: list
+  elements: dict
+  returned: failure
+  sample:
+    - what: gpu_probe
+      seen: "8x NVIDIA H100 80GB HBM3, driver 570.148.08, CUDA 12.8: gpu_lost"
+      remedy: dmesg | grep -iE "NVRM|Xid"
+      where: ""
+      host: gpu-1
 driver:
   description:
     - The driver, on disk and loaded. Without V(driver) in O(fields) only RV(driver.version), RV(driver.cuda_version),

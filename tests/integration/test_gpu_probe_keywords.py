@@ -226,7 +226,7 @@ def test_fields(healthy: dict[str, t.Any]) -> None:
 def test_delegated_probe_names_the_node_that_it_asked(healthy: dict[str, t.Any], sick: dict[str, t.Any]) -> None:
     assert healthy["delegated"]["summary"].startswith("2x NVIDIA GeForce RTX 4090")
     assert sick["failed"]["msg"] == healthy["delegated"]["msg"].replace("gpu-13", "gpu-12")
-    assert "gpu_probe on gpu-12: " in healthy["delegated"]["msg"]
+    assert "gpu-12: gpu_probe: " in healthy["delegated"]["msg"]
 
 
 def test_run_once(healthy: dict[str, t.Any], sick: dict[str, t.Any]) -> None:
@@ -239,7 +239,7 @@ def test_fail_on(sick: dict[str, t.Any]) -> None:
     assert sick["failed"]["failed"]
     assert sick["failed"]["state"] == "gpu_lost"
     message = sick["failed"]["msg"]
-    assert message.startswith(f"gpu_probe on gpu-12: {sick['failed']['summary']}. Next: dmesg | grep"), message
+    assert message.startswith(f"gpu-12: gpu_probe: {sick['failed']['summary']}. Next: dmesg | grep"), message
     assert message.count("dmesg | grep -iE") == 1
     assert "\n" not in message
 

@@ -10,8 +10,10 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
+from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import Problem
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.text import printable
 
+# What still fails with a text alone: tasks of roles that end with a message.
 NEXT = re.compile(r"[\s.;]*\bnext:\s*", re.IGNORECASE)
 HEADER = ("alias", "address", "reachable", "hardened", "GPUs", "driver", "CUDA", "state")
 
@@ -31,7 +33,7 @@ class Node:
     cuda: str | None = None
     state: str | None = None
     host_key: str | None = None
-    failure: str = ""
+    problems: list[Problem] = field(default_factory=list)
 
 
 def name_twins(nodes: list[Node]) -> list[Node]:
@@ -43,11 +45,16 @@ def name_twins(nodes: list[Node]) -> list[Node]:
     return [
         replace(
             node,
-            failure=f"{node.host}: the aliases {' and '.join(twin.alias for twin in by_machine[node.machine])} "
-            "reach one and the same machine. "
-            "Next: ansible-inventory --list, then correct ansible_host and ansible_port",
+            problems=[
+                Problem(
+                    f"the aliases {' and '.join(twin.alias for twin in by_machine[node.machine])} "
+                    "reach one and the same machine",
+                    remedy="ansible-inventory --list, then correct ansible_host and ansible_port",
+                    host=node.host,
+                )
+            ],
         )
-        if len(by_machine.get(node.machine, [])) > 1 and not node.failure
+        if len(by_machine.get(node.machine, [])) > 1 and not node.problems
         else node
         for node in nodes
     ]
@@ -80,19 +87,21 @@ def shared_keys(nodes: list[Node]) -> list[SharedKey]:
 
 
 def failures(nodes: list[Node]) -> dict[str, str]:
-    """By host what the table says of its failure: what happened and the command to type."""
-    return {node.host: "{}. Next: {}".format(*cause_and_next(node)) for node in nodes if node.failure}
+    """Return by host what the table says of its problems, for each node that has one."""
+    return {node.host: "; ".join(map(str, node.problems)) for node in nodes if node.problems}
 
 
-def cause_and_next(node: Node) -> tuple[str, str]:
-    """Split a failure into what happened and the command to type."""
-    parts = NEXT.split(" ".join(node.failure.split()))
+def problem_of_text(text: str, host: str, alias: str) -> Problem:
+    """Return the problem of a failure that is only a text, as those of Ansible and of its own modules are."""
+    parts = NEXT.split(" ".join(text.split()))
     cause = parts[0].strip()
     if len(parts) > 1:
-        return cause, parts[-1]
-    if "interpreter" in cause and "not found" in cause:
-        return cause, f"ssh {node.alias} apt-get install python3"
-    return cause, f"ansible-playbook site.yml --limit {node.host} -vvv"
+        remedy = parts[-1]
+    elif "interpreter" in cause and "not found" in cause:
+        remedy = f"ssh {alias} apt-get install python3"
+    else:
+        remedy = f"ansible-playbook site.yml --limit {host} -vvv"
+    return Problem(cause, remedy=remedy, host=host)
 
 
 def _row(node: Node) -> tuple[str, ...]:
@@ -118,12 +127,9 @@ def table(nodes: list[Node]) -> list[tuple[str, bool]]:
         return "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip()
 
     lines = [(line(HEADER), False)]
-    lines += [(line(row), bool(node.failure)) for row, node in zip(rows, nodes)]
-    for node in nodes:
-        if node.failure:
-            cause, command = cause_and_next(node)
-            named = cause if cause.startswith(node.host) else f"{node.host}: {cause}"
-            lines += [("", False), (named, True), (f"  next: {command}", True)]
+    lines += [(line(row), bool(node.problems)) for row, node in zip(rows, nodes)]
+    for problem in (problem for node in nodes for problem in node.problems):
+        lines += [("", False), (problem.cause, True), (f"  next: {problem.next_step}", True)]
     for shared in shared_keys(nodes):
         names = " and ".join(shared.aliases)
         lines += [

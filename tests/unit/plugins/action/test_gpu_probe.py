@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import problems_of
 from ansible_collections.gpuops.fleet.plugins.modules import gpu_probe as documentation
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._see.table import Node, table
 from places import REPOSITORY
 
 ANSIBLE = Path(sys.executable).with_name("ansible")
@@ -104,8 +106,10 @@ def test_wrong_options_fail_the_task(sysroot: Path, options: dict[str, Any], mes
 def test_no_answer_fails_with_host_and_next_command(sysroot: Path) -> None:
     rc, result = probe(sysroot, "-e", "ansible_shell_executable=/bin/false")
     assert rc != 0
-    assert result["msg"].startswith("gpu_probe on node: the collector did not answer")
-    assert "ansible node -m ansible.builtin.raw" in result["msg"]
+    assert result["msg"].startswith("node: gpu_probe: the collector did not answer: exit code 1, no output. Next: ")
+    # The table shows the module's own command, not the one for messages of others.
+    lines = table([Node("node", "node", problems=problems_of(result["problems"], "node"))])
+    assert lines[-1] == ("  next: ansible node -m ansible.builtin.raw -a 'sh -c id'", True)
 
 
 TYPES: dict[str, Any] = {"str": str, "int": int, "float": (int, float), "bool": bool, "list": list, "dict": dict}
@@ -142,7 +146,8 @@ def test_every_return_value_is_documented_as_it_is(tmp_path: Path, machine: tupl
     assert rc == 0
     assert len(result["kernel_events"]["events"]) == (machine[1] != "busy")
     contains = yaml.safe_load(documentation.RETURN)
-    # Its keys are the names of what the node has.
+    # It did not fail, and the keys of the matrix are the names of what the node has.
+    del contains["problems"]
     del contains["topology"]["contains"]["matrix"]["sample"]
     assert undocumented(result, {"type": "dict", "contains": {**contains, "changed": {"type": "bool"}}}, "result") == []
 

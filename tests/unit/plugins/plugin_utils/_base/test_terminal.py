@@ -185,7 +185,7 @@ def test_a_document_is_all_there_is_and_tells_what_people_see(tmp_path: Path, ca
     assert doctor["summary"] == {"well": 2, "warning": 0, "unreachable": 0}
     assert (audit["summary"]["high"], audit["nodes"]["gpu-1"]["checks"][0]["remedy"]) == (2, "type it")
     assert drift["summary"] == "2 nodes compared: driver_version"
-    assert snapshot["failures"]["gpu-1"] == "off. Next: ansible-playbook site.yml --limit gpu-1 -vvv"
+    assert snapshot["failures"]["gpu-1"] == "gpu-1: off. Next: ansible-playbook site.yml --limit gpu-1 -vvv"
     assert snapshot["shared_host_keys"] == [
         {
             "host_key": "SHA256:k",

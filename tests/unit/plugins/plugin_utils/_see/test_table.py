@@ -4,7 +4,13 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._see.table import Node, cause_and_next, name_twins, table
+from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import NODE, Problem
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._see.table import (
+    Node,
+    name_twins,
+    problem_of_text,
+    table,
+)
 
 H100 = "NVIDIA H100 80GB HBM3 (simulated)"
 
@@ -18,7 +24,8 @@ H100 = "NVIDIA H100 80GB HBM3 (simulated)"
     ],
 )  # fmt: skip
 def test_a_failure_is_a_cause_and_a_command(failure: str, cause: str, command: str) -> None:
-    assert cause_and_next(Node(host="gpu-1", alias="gpu-1", failure=failure)) == (cause, command)
+    problem = problem_of_text(failure, "gpu-1", "gpu-1")
+    assert (problem.cause, problem.next_step) == (cause if cause.startswith("gpu-1") else f"gpu-1: {cause}", command)
 
 
 def test_two_aliases_on_one_machine_are_an_error_of_both() -> None:
@@ -27,8 +34,8 @@ def test_two_aliases_on_one_machine_are_an_error_of_both() -> None:
         Node(host="b", alias="gpu-b", machine="boot-1 pid:[2]"),
         Node(host="c", alias="gpu-c", machine="boot-1 pid:[1]"),
     ])  # fmt: skip
-    assert [bool(node.failure) for node in nodes] == [True, False, True]
-    assert "gpu-a and gpu-c" in nodes[0].failure
+    assert [bool(node.problems) for node in nodes] == [True, False, True]
+    assert "gpu-a and gpu-c" in nodes[0].problems[0].what
 
 
 def test_machines_that_are_not_known_are_no_twins() -> None:
@@ -37,14 +44,15 @@ def test_machines_that_are_not_known_are_no_twins() -> None:
 
 
 def test_a_node_keeps_the_failure_it_had() -> None:
-    nodes = [Node(host=name, alias=name, machine="m", failure="off") for name in "ab"]
+    nodes = [Node(host=name, alias=name, machine="m", problems=[Problem("off")]) for name in "ab"]
     assert name_twins(nodes) == nodes
 
 
 def test_table_shows_every_column_and_marks_failures() -> None:
+    off = Problem("it is off", remedy="ping 192.0.2.2", host="gpu-2")
     lines = table([
         Node("gpu-1", "gpu-1", "192.0.2.1:22", True, True, "m1", [H100] * 8, "570.148.08", "12.8", "ok"),
-        Node("gpu-2", "gpu-2", "192.0.2.2:22", False, failure="gpu-2: it is off. Next: ping 192.0.2.2"),
+        Node("gpu-2", "gpu-2", "192.0.2.2:22", False, problems=[off]),
     ])  # fmt: skip
     texts = [text for text, _failed in lines]
     assert texts[0].split() == ["alias", "address", "reachable", "hardened", "GPUs", "driver", "CUDA", "state"]
@@ -55,7 +63,7 @@ def test_table_shows_every_column_and_marks_failures() -> None:
 
 
 def test_what_a_node_says_does_not_steer_the_terminal() -> None:
-    lines = table([Node("gpu-1", "gpu-1", driver="570\x1b[2J", failure="gpu-1: \x1b]0;it is well\x07")])
+    lines = table([Node("gpu-1", "gpu-1", driver="570\x1b[2J", problems=[Problem("gpu-1: \x1b]0;it is well\x07")])])
     assert all(text.isprintable() for text, _failed in lines)
     assert ("gpu-1: ?]0;it is well?", True) in lines
 
@@ -73,3 +81,13 @@ def test_cloned_host_keys_are_named_below_the_table() -> None:
 def test_one_machine_with_two_names_is_no_clone() -> None:
     nodes = [Node(host=name, alias=name, machine="m1", host_key="SHA256:x") for name in "ab"]
     assert not any("host key" in text for text, _failed in table(nodes))
+
+
+def test_each_problem_of_a_node_has_its_own_next_command() -> None:
+    two = [
+        Problem("alice has the uid 1001 here", remedy="usermod -u 2001 alice", where=NODE, host="gpu-1"),
+        Problem("bob: the shell /bin/zsh is missing", remedy="install it", host="gpu-1"),
+    ]
+    texts = [text for text, _failed in table([Node("gpu-1", "gpu-1", problems=two)])]
+    assert texts[3:5] == ["gpu-1: alice has the uid 1001 here", "  next: on the node: usermod -u 2001 alice"]
+    assert texts[6:] == ["gpu-1: bob: the shell /bin/zsh is missing", "  next: install it"]
