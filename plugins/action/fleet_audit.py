@@ -14,8 +14,9 @@ import shlex
 import typing as t
 from dataclasses import replace
 
-from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import Problem
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.failure import action_failure
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.text import printable
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.audit.answer import (
     AuditAnswerError,
@@ -51,7 +52,8 @@ class ActionModule(ActionBase):
         try:
             checks = apply_baseline(options["baseline"])
         except BaselineError as error:
-            raise AnsibleActionFail(f"baseline: {error} Next: ansible-doc gpuops.fleet.fleet_audit") from None
+            problem = Problem("baseline", str(error), "ansible-doc gpuops.fleet.fleet_audit", host=host)
+            raise action_failure(problem) from None
         doors = self._look(host)
         return {
             **result,
@@ -74,10 +76,13 @@ class ActionModule(ActionBase):
                 doors = replace(doors, effective=(*doors.effective, *in_match))
         except AuditAnswerError as error:
             seen = printable((answered["stderr"] or answered["stdout"]).strip()[-300:]) or "no output"
-            raise AnsibleActionFail(
-                f"fleet_audit on {host}: {error}: exit code {answered['rc']}, {seen}."
-                f" Next: ansible {host} -m ansible.builtin.raw -a 'sh -c id'"
-            ) from None
+            problem = Problem(
+                f"fleet_audit: {error}",
+                seen=f"exit code {answered['rc']}, {seen}",
+                remedy=f"ansible {host} -m ansible.builtin.raw -a 'sh -c id'",
+                host=host,
+            )
+            raise action_failure(problem) from None
         return replace(doors, untestable=tuple(untestable))
 
     def _origin(self) -> str:

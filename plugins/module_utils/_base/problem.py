@@ -45,7 +45,10 @@ class Problem:
         return f"on the node: {self.remedy}" if self.remedy and self.where == NODE else self.remedy
 
     def __str__(self) -> str:
-        return f"{self.cause}. Next: {self.next_step}" if self.remedy else self.cause
+        if not self.remedy:
+            return self.cause
+        stop = "" if self.cause.endswith("?") else "."
+        return f"{self.cause}{stop} Next: {self.next_step}"
 
 
 class ProblemError(Exception):

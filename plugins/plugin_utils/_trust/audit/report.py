@@ -14,8 +14,9 @@ import typing as t
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import Problem, problems_of
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.text import printable
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.causes import CAUSES
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.doctor_report import (
@@ -70,11 +71,16 @@ def node_of(host: str, result: dict[str, t.Any]) -> Node:
     """What fleet_audit returned for a host, or left undone."""
     if "checks" in result:
         return Node(host, tuple(result["checks"]), tuple(result["host_keys"]))
-    reason, _next, remedy = str(result.get("msg", "nothing was returned for it")).strip().partition(" Next: ")
+    # What is not of this collection, as a lost connection, has only a message.
+    problems = problems_of(result.get("problems"), host) or [
+        Problem(str(result.get("msg", "nothing was returned for it")))
+    ]
+    # Without the host, so that nodes with one problem are shown together.
+    reason = "; ".join(replace(problem, host="").cause for problem in problems)
     return Node(
         host,
-        reason=" ".join(printable(reason.replace("\n", " ")).split()),
-        remedy=remedy or f"ansible-playbook gpuops.fleet.doctor --limit {host}",
+        reason=printable(" ".join(reason.split())),
+        remedy=printable(problems[0].next_step) or f"ansible-playbook gpuops.fleet.doctor --limit {host}",
         unreachable=bool(result.get("unreachable", not result)),
     )
 

@@ -81,7 +81,7 @@ def test_a_wrong_baseline_is_told_before_the_node_is_asked() -> None:
     )
     assert rc == 2
     assert result["msg"] == (
-        "baseline: no check is called 'max_sesions'. Did you mean max_sessions? "
+        "gpu-1: baseline: no check is called 'max_sesions'. Did you mean max_sessions? "
         "Next: ansible-doc gpuops.fleet.fleet_audit"
     )
 
@@ -89,7 +89,7 @@ def test_a_wrong_baseline_is_told_before_the_node_is_asked() -> None:
 def test_no_answer_fails_with_host_and_next_command() -> None:
     rc, _text, result = ansible("fleet_audit", {}, "-e", "ansible_shell_executable=/bin/false")
     assert rc == 2
-    assert result["msg"].startswith("fleet_audit on gpu-1: the collector did not answer: exit code 1, no output.")
+    assert result["msg"].startswith("gpu-1: fleet_audit: the collector did not answer: exit code 1, no output.")
     assert "Next: ansible gpu-1 -m ansible.builtin.raw" in result["msg"]
 
 

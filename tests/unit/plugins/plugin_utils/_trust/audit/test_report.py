@@ -38,7 +38,12 @@ def shared(status: str = "unknown") -> t.Any:
 
 
 LOST = {"unreachable": True, "msg": "Failed to connect:\n refused\x1b[31m"}
-REFUSED = {"msg": "baseline: no check is called 'x'. Next: ansible-doc gpuops.fleet.fleet_audit"}
+REFUSED = {
+    "msg": "for those who read no data",
+    "problems": [
+        {"what": "baseline", "seen": "no check is called 'x'.", "remedy": "ansible-doc gpuops.fleet.fleet_audit"}
+    ],
+}
 
 
 def texts(*nodes: Node, every_check: bool = False) -> list[str]:
@@ -123,7 +128,7 @@ def test_nodes_that_were_not_audited_are_listed_with_their_reason_once() -> None
     refused = [node_of(host, REFUSED) for host in ("gpu-2", "gpu-3")]
     assert texts(well, *refused, node_of("gpu-4", LOST), node_of("gpu-5", {}))[1:] == [
         "gpu-2, gpu-3  not audited",
-        "  baseline: no check is called 'x'.",
+        "  baseline: no check is called 'x'",
         "  next: ansible-doc gpuops.fleet.fleet_audit",
         "gpu-4  not audited",
         "  Failed to connect: refused?[31m",
