@@ -7,8 +7,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import Problem, on_host
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.failure import action_failure
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.control_key import (
     ControllerKeyError,
     keep_private,
@@ -36,9 +37,8 @@ class ActionModule(ActionBase):
             made = [keep_private(Path(directory), dry) for directory in options["private_directories"]]
             changed = settle(Path(options["path"]), dry) or any(made)
         except ControllerKeyError as error:
-            raise AnsibleActionFail(f"localhost: {error}") from None
+            raise action_failure(*on_host([error.problem], "localhost")) from None
         except OSError as error:
-            raise AnsibleActionFail(
-                f"localhost: {error.filename}: {error.strerror}. Next: ls -ld {error.filename}"
-            ) from None
+            problem = Problem(str(error.filename), str(error.strerror), f"ls -ld {error.filename}", host="localhost")
+            raise action_failure(problem) from None
         return {**result, "changed": changed}

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import json
 import typing as t
+from dataclasses import replace
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.failure import action_failure
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.report_file import ReportFileError, write_report
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.terminal import show_table
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.audit.report import (
@@ -48,5 +50,5 @@ class ActionModule(ActionBase):
             try:
                 write_report(options[option], texts[option])
             except ReportFileError as error:
-                raise AnsibleActionFail(f"{option}: {error}") from None
+                raise action_failure(replace(error.problem, what=f"{option}: {error.problem.what}")) from None
         return {**result, "changed": bool(wanted), **report}

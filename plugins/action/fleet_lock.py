@@ -8,8 +8,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import Problem, on_host
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.failure import action_failure
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.locks import LockHeld, acquire
 
 
@@ -28,10 +29,13 @@ class ActionModule(ActionBase):
         try:
             acquire(lock, pid, dry_run=self._task.check_mode)
         except LockHeld as error:
-            raise AnsibleActionFail(f"localhost: {error}") from None
+            raise action_failure(*on_host([error.problem], "localhost")) from None
         except OSError as error:
-            raise AnsibleActionFail(
-                f"localhost: cannot lock the fleet with {lock}: {error.strerror}. "
-                f"Next: ls -ld {lock.parent.parent} {lock.parent}; df -h {lock.parent.parent}"
-            ) from None
+            problem = Problem(
+                f"cannot lock the fleet with {lock}",
+                seen=str(error.strerror),
+                remedy=f"ls -ld {lock.parent.parent} {lock.parent}; df -h {lock.parent.parent}",
+                host="localhost",
+            )
+            raise action_failure(problem) from None
         return {**result, "changed": False, "path": str(lock), "pid": pid}

@@ -10,6 +10,8 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import Problem
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.failure import action_failure
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.shared import folder_of_this_run
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.fetch import fetch, once
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.user_data import UserError, read_people
@@ -42,9 +44,8 @@ class ActionModule(ActionBase):
             get = once(functools.partial(fetch, timeout=options["timeout"]), folder_of_this_run())
             sources = Sources(people, get, github, now)
         except UserError as error:
-            raise AnsibleActionFail(
-                f"localhost: {error}. Next: correct it and run again; nothing was changed"
-            ) from None
+            problem = Problem(str(error), remedy="correct it and run again; nothing was changed", host="localhost")
+            raise action_failure(problem) from None
         users, remarks = resolve(people, sources, now.date())
         return {**result, "changed": False, "users": users, "remarks": remarks}
 

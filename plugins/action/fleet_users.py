@@ -8,7 +8,9 @@ import getpass
 import typing as t
 
 from ansible.plugins.action import ActionBase
+from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import Problem, failed_result
 from ansible_collections.gpuops.fleet.plugins.module_utils._trust.users import PERSON_SPEC
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.failure import module_failure
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.causes import SickError
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.key import keys_in_use
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.target import choose_target
@@ -28,7 +30,7 @@ class ActionModule(ActionBase):
         try:
             own = keys_in_use(target)
         except SickError as error:
-            return {**result, "failed": True, "msg": f"{host}: nothing was changed: {error}"}
+            return {**result, **failed_result([Problem(f"nothing was changed: {error}", host=host)])}
         arguments = {
             "users": [_for_the_node(person) for person in self._task.args.get("users") or []],
             "own_keys": sorted(own),
@@ -37,11 +39,7 @@ class ActionModule(ActionBase):
         done: dict[str, t.Any] = self._execute_module(
             "gpuops.fleet.fleet_users", {**self._task.args, **arguments}, task_vars=names
         )
-        if done.get("failed"):
-            # With it, Ansible shows the message of the module, which does not know the name of the host.
-            done.pop("exception", None)
-            done["msg"] = f"{host}: {done.get('msg')}"
-        return {**result, **done}
+        return {**result, **(module_failure(done, host) if done.get("failed") else done)}
 
 
 def _for_the_node(person: t.Any) -> t.Any:

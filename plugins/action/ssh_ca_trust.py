@@ -7,6 +7,8 @@ from __future__ import annotations
 import typing as t
 
 from ansible.plugins.action import ActionBase
+from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import failed_result, on_host
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.failure import module_failure
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.host_keys import HostKeyError, checked_host_keys
 
 
@@ -21,10 +23,11 @@ class ActionModule(ActionBase):
         done: dict[str, t.Any] = self._execute_module(
             "gpuops.fleet.ssh_ca_trust", dict(self._task.args), task_vars=task_vars
         )
+        host = str((task_vars or {})["inventory_hostname"])
         if not done.get("failed"):
-            host = str((task_vars or {})["inventory_hostname"])
             try:
                 done["host_keys"] = checked_host_keys(done.get("host_keys"), host)
             except HostKeyError as error:
-                return {**result, "failed": True, "msg": f"{host}: {error}"}
-        return {**result, **done}
+                return {**result, **failed_result(on_host([error.problem], host))}
+            return {**result, **done}
+        return {**result, **module_failure(done, host)}

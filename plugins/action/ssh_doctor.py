@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import typing as t
+from dataclasses import asdict, replace
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
@@ -49,6 +50,7 @@ class ActionModule(ActionBase):
         if options["delay"] < 0:
             _fail(f"delay must be 0 seconds or more, got {options['delay']:g}")
         names = task_vars or {}
+        host = str(names.get("inventory_hostname", ""))
         target = choose_target(
             options, lambda name: self._templar.template(names.get(name)), self._play_context.remote_user
         )
@@ -56,4 +58,5 @@ class ActionModule(ActionBase):
             report = diagnose_patiently(
                 target, options["attempts"], options["delay"], options["deadline"], folder_of_this_run()
             )
-        return {**result, "changed": False, **report}
+        problems = [asdict(replace(problem, host=host)) for problem in report["problems"]]
+        return {**result, "changed": False, **report, "problems": problems}

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import json
 import typing as t
+from dataclasses import replace
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.failure import action_failure
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.report_file import ReportFileError, write_report
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.terminal import show_table
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.doctor_report import Node, compare, document, render
@@ -39,5 +41,5 @@ class ActionModule(ActionBase):
             try:
                 write_report(options["dest"], json.dumps(report, indent=2) + "\n")
             except ReportFileError as error:
-                raise AnsibleActionFail(f"dest: {error}") from None
+                raise action_failure(replace(error.problem, what=f"dest: {error.problem.what}")) from None
         return {**result, "changed": bool(options["dest"]), **report}

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.failure import action_failure
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.entry import EntryError, check_entry
 
 
@@ -26,5 +26,5 @@ class ActionModule(ActionBase):
         try:
             entry = check_entry((task_vars or {})["inventory_hostname"], options["entry"], options["first_user"])
         except EntryError as error:
-            raise AnsibleActionFail(str(error)) from None
+            raise action_failure(error.problem) from None
         return {**result, "changed": False, "entry": entry}

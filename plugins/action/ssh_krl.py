@@ -7,6 +7,7 @@ from __future__ import annotations
 import typing as t
 
 from ansible.plugins.action import ActionBase
+from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import Problem, failed_result
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.causes import SickError
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.key import keys_in_use
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.target import choose_target
@@ -29,10 +30,11 @@ class ActionModule(ActionBase):
                 found = keys_in_use(choose_target({}, variables.get, self._play_context.remote_user))
                 # Over local, podman and the like nobody is logged in by a key.
                 if not found and "ssh" in str(variables.get("ansible_connection", "ssh")):
-                    raise SickError("key_missing", "there is none; next: set ansible_ssh_private_key_file")
+                    raise SickError("key_missing", "there is none")
             except SickError as error:
                 what = "nothing was revoked, since it might be the key that logs in there, which cannot be told"
-                return {**result, "failed": True, "msg": f"{host}: {what}: {error}"}
+                remedy = "set ansible_ssh_private_key_file"
+                return {**result, **failed_result([Problem(what, str(error), remedy, host=str(host))])}
             own_keys |= found
         arguments = {**self._task.args, "own_keys": sorted(own_keys)}
         done: dict[str, t.Any] = self._execute_module("gpuops.fleet.ssh_krl", arguments, task_vars=names)

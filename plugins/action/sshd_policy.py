@@ -13,6 +13,8 @@ from pathlib import Path
 
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
+from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import Problem, failed_result, on_host
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.failure import problems_of_module
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.shared import folder_of_this_run
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.client import Target
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.doctor import diagnose_patiently
@@ -46,14 +48,14 @@ class ActionModule(ActionBase):
         users = sorted({target.user or getpass.getuser() for target in targets})
         change = self._module({**options, "users": users})
         if change.get("failed"):
-            return {**result, **self._failure("sshd was not changed", str(change.get("msg")))}
+            return {**result, **self._failure("sshd was not changed", self._reasons(change))}
         seconds = options.get("rollback_seconds", 30)
         try:
             change["host_keys"] = checked_host_keys(change.get("host_keys", []), self._host)
         except HostKeyError as error:
             if change.get("pending"):
-                return {**result, **self._put_back(str(error), seconds)}
-            return {**result, **self._failure("sshd was not changed", str(error))}
+                return {**result, **self._put_back([error.problem], seconds)}
+            return {**result, **self._failure("sshd was not changed", [error.problem])}
         if not change.get("pending"):
             return {**result, **change, "auth_methods": _methods(before)}
         return {**result, **change, **self._finish(change, targets, seconds)}
@@ -61,21 +63,21 @@ class ActionModule(ActionBase):
     def _finish(self, change: Report, targets: list[Target], seconds: object) -> Report:
         """Keep the change if it is proven, else have everything put back."""
         after = self._prove(targets, change["host_keys"])
-        reason = _first_sick(after)
-        if not reason:
+        reasons = _first_sick(after)
+        if not reasons:
             kept = self._module({"phase": "keep", "token": change["token"]})
             if not kept.get("failed"):
                 return {"pending": False, "auth_methods": _methods(after)}
-            reason = str(kept.get("msg"))
-        return self._put_back(reason, seconds)
+            reasons = self._reasons(kept)
+        return self._put_back(reasons, seconds)
 
-    def _put_back(self, reason: str, seconds: object) -> Report:
+    def _put_back(self, reasons: list[Problem], seconds: object) -> Report:
         # Where nobody gets in any more, the timer does it.
         back: Report = {"failed": True}
         with contextlib.suppress(AnsibleConnectionFailure):
             back = self._module({"phase": "restore"})
         what = f"is put back by the node itself within {seconds} s" if back.get("failed") else "was put back"
-        return {"changed": False, "pending": False, **self._failure(f"the change to sshd {what}", reason)}
+        return {"changed": False, "pending": False, **self._failure(f"the change to sshd {what}", reasons)}
 
     def _module(self, arguments: dict[str, t.Any]) -> Report:
         done: Report = self._execute_module(_MODULE, arguments, task_vars=self._names)
@@ -105,17 +107,18 @@ class ActionModule(ActionBase):
                 ]
             return [diagnose_patiently(target, _ATTEMPTS, 1.0, 20.0, folder_of_this_run()) for target in targets]
 
-    def _failure(self, what: str, reason: str) -> Report:
-        reason = reason.strip().rstrip(".")
-        # The node says when it is not a file of its own that speaks against the change.
-        is_ours = "this change asks for" in reason
-        command = _NEXT_OF_OURS if is_ours else _NEXT
-        command = "" if "ext: " in reason else f". Next: {command.format(host=self._host)}"
-        return {"failed": True, "msg": f"{self._host}: {what}: {reason}{command}"}
+    def _reasons(self, done: Report) -> list[Problem]:
+        remedy = (_NEXT_OF_OURS if done.get("asked_for") is True else _NEXT).format(host=self._host)
+        return [replace(problem, remedy=problem.remedy or remedy) for problem in problems_of_module(done, self._host)]
+
+    def _failure(self, what: str, reasons: list[Problem]) -> Report:
+        return failed_result(
+            on_host([replace(reason, what=f"{what}: {reason.what}") for reason in reasons], self._host)
+        )
 
 
-def _first_sick(reports: list[Report]) -> str:
-    return next((str(report["message"]) for report in reports if not report["ok"]), "")
+def _first_sick(reports: list[Report]) -> list[Problem]:
+    return next((list(report["problems"]) for report in reports if not report["ok"]), [])
 
 
 def _methods(reports: list[Report]) -> list[str]:

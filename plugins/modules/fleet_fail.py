@@ -10,7 +10,7 @@ short_description: "[INTERNAL] Fail for a node with problems as data"
 version_added: 0.2.0
 description:
   - Used by the roles of this collection only; it may change without notice.
-  - Fails like M(ansible.builtin.fail), and returns what failed as data. The table at the end of a run shows each
+  - Fails like C(ansible.builtin.fail), and returns what failed as data. The table at the end of a run shows each
     problem with its own remedy. With an empty list it does nothing.
   - Runs on the control node, whatever the connection of the host is, and starts no process.
 author:
@@ -53,8 +53,6 @@ options:
         description: Not used, since a task fails for its own host. Modules of this collection return it.
         type: str
         default: ""
-seealso:
-  - module: ansible.builtin.fail
 """
 
 EXAMPLES = r"""

@@ -214,6 +214,15 @@ users:
       sample: >-
         alice: https://github.com/alice.keys: HTTP 404, no such user.
         Next: curl -sSi https://github.com/alice.keys
+    problem:
+      description: The same as data. Null if the keys are known.
+      type: dict
+      sample:
+        what: "alice: https://github.com/alice.keys: HTTP 404, no such user"
+        seen: ""
+        remedy: curl -sSi https://github.com/alice.keys
+        where: ""
+        host: ""
 remarks:
   description:
     - What somebody should look at some day. Weak keys, keys that two people share or one has twice, expired people,

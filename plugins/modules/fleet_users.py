@@ -163,18 +163,23 @@ remarks:
   returned: always
   sample:
     - "carol has keys of gpu_users, and is in that list no more; next: list them again with state: absent"
-failures:
-  description: Who could not be had as wanted, and why.
+problems:
+  description: Which users could not be configured, and why. The others are as the list says.
   type: list
-  elements: str
-  returned: always
+  elements: dict
+  returned: failure
   sample:
-    - "alice has the uid 1001 here, and gpu_users wants 2001; next, on the node: usermod -u 2001 alice"
+    - what: alice has the uid 1001 here, and gpu_users wants 2001
+      seen: ""
+      remedy: usermod -u 2001 alice
+      where: node
+      host: gpu-1
 """
 
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import failed_result
 from ansible_collections.gpuops.fleet.plugins.module_utils._trust.users import (
     PERSON_SPEC,
     FleetUsersError,
@@ -206,9 +211,11 @@ def main() -> None:
         with one_at_a_time():
             result = settle(people, login, Machine(run, module.tmpdir), module.check_mode)
     except FleetUsersError as error:
-        module.fail_json(msg=str(error))
-    if result["failures"]:
-        module.fail_json(msg="; ".join(result["failures"]), **result)
+        module.fail_json(**failed_result([error.problem]))
+    problems = result.pop("problems")
+    if problems:
+        result.update(failed_result(problems))
+        module.fail_json(**result)
     module.exit_json(**result)
 
 

@@ -104,6 +104,7 @@ import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import failed_result, problem_of
 from ansible_collections.gpuops.fleet.plugins.module_utils._base.public_key import PublicKeyError, parse_line
 from ansible_collections.gpuops.fleet.plugins.module_utils._trust.ca import (
     HOST_KEY_TYPES,
@@ -129,7 +130,7 @@ def ask_sshd(module: AnsibleModule) -> Effective:
     """What sshd is told by its files."""
     program = process.sshd_program()
     if not program:
-        raise CaError("there is no sshd on this machine; next: apt-get install openssh-server")
+        raise CaError("there is no sshd on this machine", remedy="apt-get install openssh-server")
 
     def run(command: t.Sequence[str]) -> tuple[int, str]:
         code, out, error = module.run_command(command)
@@ -137,7 +138,7 @@ def ask_sshd(module: AnsibleModule) -> Effective:
 
     code, said = process.ask_sshd(run, [program, "-T", "-C", _LOGIN])
     if code:
-        raise CaError(f"sshd -T ended with {code}: {said.strip()}; next: sshd -t")
+        raise CaError(f"sshd -T ended with {code}: {said.strip()}", remedy="sshd -t")
     return parse_effective(said)
 
 
@@ -211,7 +212,7 @@ def run(module: AnsibleModule) -> dict[str, t.Any]:
         trust = Trust(options["authorities"], options["principals"], revoked, options["certificates"])
     elif REVOKED in effective.get("revokedkeys", []):
         raise CaError(
-            f"sshd still reads {REVOKED}, and would refuse every key without it; next: sshd -T | grep revoked"
+            f"sshd still reads {REVOKED}, and would refuse every key without it", remedy="sshd -T | grep revoked"
         )
     paths = [*glob.glob(f"{PRINCIPALS}/*"), *map(certificate_path, host_keys)]
     present: Files = {path: read(path) for path in paths}
@@ -257,10 +258,8 @@ def main() -> None:
     )
     try:
         module.exit_json(**run(module))
-    except (CaError, PublicKeyError) as error:
-        module.fail_json(msg=str(error))
-    except OSError as error:
-        module.fail_json(msg=f"{error.filename or 'the node'}: {error.strerror}")
+    except (CaError, PublicKeyError, OSError) as error:
+        module.fail_json(**failed_result([problem_of(error)]))
 
 
 if __name__ == "__main__":

@@ -104,8 +104,10 @@ path:
 import datetime
 import os
 import typing as t
+from dataclasses import replace
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import failed_result, problem_of
 from ansible_collections.gpuops.fleet.plugins.module_utils._trust.ca import (
     CaError,
     bare,
@@ -151,12 +153,10 @@ def main() -> None:
     )
     try:
         module.exit_json(**run(module.params))
-    except CaError as error:
-        module.fail_json(
-            msg=f"localhost: {error}. Next: ansible-playbook gpuops.fleet.cert -e person=NAME -e key=FILE.pub"
-        )
-    except OSError as error:
-        module.fail_json(msg=f"localhost: {error.filename}: {error.strerror}")
+    except (CaError, OSError) as error:
+        problem = problem_of(error)
+        remedy = problem.remedy or "ansible-playbook gpuops.fleet.cert -e person=NAME -e key=FILE.pub"
+        module.fail_json(**failed_result([replace(problem, host="localhost", remedy=remedy)]))
 
 
 if __name__ == "__main__":

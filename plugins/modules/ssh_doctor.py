@@ -154,8 +154,19 @@ message:
   type: str
   returned: success
   sample: >-
-    gpu-1 (203.0.113.7:22): the machine is off, or a firewall drops the connection; seen: 203.0.113.7: timed out;
-    next: look at the node and its firewall rules in the provider's console, then: ping -c 3 203.0.113.7
+    gpu-1 (203.0.113.7:22): the machine is off, or a firewall drops the connection: 203.0.113.7: timed out.
+    Next: look at the node and its firewall rules in the provider's console, then: ping -c 3 203.0.113.7
+problems:
+  description: The cause as data of which RV(message) is made, an empty list if the login works.
+  type: list
+  elements: dict
+  returned: success
+  sample:
+    - what: "gpu-1 (203.0.113.7:22): the machine is off, or a firewall drops the connection"
+      seen: "203.0.113.7: timed out"
+      remedy: "look at the node and its firewall rules in the provider's console, then: ping -c 3 203.0.113.7"
+      where: ""
+      host: gpu-1
 attempts:
   description: How often the node was examined. All else is from the last time.
   type: int

@@ -89,6 +89,7 @@ import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import failed_result, on_host, problem_of
 from ansible_collections.gpuops.fleet.plugins.module_utils._base.public_key import PublicKeyError
 from ansible_collections.gpuops.fleet.plugins.module_utils._trust.ca import (
     CaError,
@@ -120,8 +121,8 @@ def run(module: AnsibleModule) -> dict[str, t.Any]:
         is_whole = revoked is not None
         if revoked is None and not before:
             raise CaError(
-                f"{path} is not a KRL that ssh-keygen can read, and {source} does not say what it revoked; next: put "
-                f"both back from a copy, or rm {path} to revoke only what the list has now"
+                f"{path} is not a KRL that ssh-keygen can read, and {source} does not say what it revoked",
+                remedy=f"put both back from a copy, or rm {path} to revoke only what the list has now",
             )
         # The text may be lost, or cut off.
         known = {key for key, _owner in memory}
@@ -177,10 +178,8 @@ def main() -> None:
     )
     try:
         module.exit_json(**run(module))
-    except (CaError, PublicKeyError) as error:
-        module.fail_json(msg=f"localhost: {error}")
-    except OSError as error:
-        module.fail_json(msg=f"localhost: {error.filename}: {error.strerror}")
+    except (CaError, PublicKeyError, OSError) as error:
+        module.fail_json(**failed_result(on_host([problem_of(error)], "localhost")))
 
 
 if __name__ == "__main__":

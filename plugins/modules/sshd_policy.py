@@ -179,8 +179,14 @@ recovered:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import failed_result, problem_of
 from ansible_collections.gpuops.fleet.plugins.module_utils._trust.sshd.policy import Policy, change, keep, restore
-from ansible_collections.gpuops.fleet.plugins.module_utils._trust.sshd.settings import Block, SshdError, words
+from ansible_collections.gpuops.fleet.plugins.module_utils._trust.sshd.settings import (
+    AskedForError,
+    Block,
+    SshdError,
+    words,
+)
 
 
 def main() -> None:
@@ -242,10 +248,8 @@ def main() -> None:
                 policy, options["users"], options["rollback_seconds"], run, module.tmpdir, dry=module.check_mode
             )
             module.exit_json(**result)
-    except SshdError as error:
-        module.fail_json(msg=str(error))
-    except OSError as error:
-        module.fail_json(msg=f"{error.filename or 'the node'}: {error.strerror}")
+    except (SshdError, OSError) as error:
+        module.fail_json(asked_for=isinstance(error, AskedForError), **failed_result([problem_of(error)]))
 
 
 if __name__ == "__main__":

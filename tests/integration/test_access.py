@@ -236,7 +236,7 @@ def test_one_bad_person_does_not_hold_up_the_others(team: Team) -> None:
         said = " ".join(text.split())
         assert code == 2
         assert "the uid 2050, which gpu_users gives zoe, is that of taken here" in said
-        assert "deb13: all others are as gpu_users says, except: yan: visudo refuses the sudo rule" in said
+        assert "deb13: yan: visudo refuses the sudo rule" in said
         assert said.count("ALL: in sudoers this name does not mean this account, but everybody") >= len(RELEASES)
         assert said.count("wes: the sudo rule ', ALL ALL=(ALL) NOPASSWD: ALL' would go on with") >= len(RELEASES)
         for release in RELEASES:

@@ -59,6 +59,15 @@ class ProblemError(Exception):
         super().__init__(str(self.problem))
 
 
+def problem_of(error: Exception) -> Problem:
+    """Return what an exception says as a problem; of C(OSError) the file and the reason."""
+    if isinstance(error, ProblemError):
+        return error.problem
+    if isinstance(error, OSError):
+        return Problem(str(error.filename or "the system"), error.strerror or str(error))
+    return Problem(str(error))
+
+
 def on_host(problems: t.Iterable[Problem], host: str) -> list[Problem]:
     """Return the problems with this host in each, whatever it was before."""
     return [replace(problem, host=host) for problem in problems]

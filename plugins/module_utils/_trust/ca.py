@@ -18,6 +18,7 @@ import re
 import typing as t
 from dataclasses import dataclass
 
+from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import ProblemError
 from ansible_collections.gpuops.fleet.plugins.module_utils._base.public_key import (
     PublicKey,
     PublicKeyError,
@@ -53,7 +54,7 @@ Read = t.Callable[[str], str]
 Files = t.Dict[str, t.Optional[bytes]]
 
 
-class CaError(Exception):
+class CaError(ProblemError):
     """What failed and what was seen, in one sentence."""
 
 
@@ -63,7 +64,7 @@ def read_text(path: str) -> str:
         try:
             return file.read()
         except UnicodeDecodeError:
-            raise CaError(f"{path} is not a text; next: file {path}") from None
+            raise CaError(f"{path} is not a text", remedy=f"file {path}") from None
 
 
 def parse_keys(text: str) -> list[PublicKey]:
@@ -116,7 +117,8 @@ def remembered(text: str, source: str) -> list[tuple[str, str]]:
         if line and not match:
             raise CaError(
                 f"{source}: line {number} is not as it was written here, so what was revoked is not known: "
-                f"{line[:80]!r}; next: correct it, or take it out"
+                f"{line[:80]!r}",
+                remedy="correct it, or take it out",
             )
         if match and match["key"]:
             found.append((match["key"], match["owner"] or ""))
@@ -161,9 +163,9 @@ def check_own_keys(entries: t.Sequence[str], own_keys: t.Iterable[str], source: 
     lost = sorted(key for key in own_keys if f"{_HASH}{key}" in entries)
     if lost:
         raise CaError(
-            f"{' and '.join(lost)} must not be revoked, since this controller logs in with it; "
-            "next: give this controller a key of its own, or take this one out of what is revoked, also out of "
-            f"{source}"
+            f"{' and '.join(lost)} must not be revoked, since this controller logs in with it",
+            remedy=f"give this controller a key of its own, or take this one out of what is revoked, also out of "
+            f"{source}",
         )
 
 
@@ -181,14 +183,14 @@ def _revocation(item: str) -> str:
     if _KEY.match(item):
         return f"{_HASH}{parse_line(item).fingerprint}"
     if file_named(item):
-        raise CaError(f"{item} is a file, and what is revoked is named itself; next: ssh-keygen -lf {item}")
+        raise CaError(f"{item} is a file, and what is revoked is named itself", remedy=f"ssh-keygen -lf {item}")
     return _identity(item)
 
 
 def _identity(name: str) -> str:
     # ssh-keygen takes what follows a # for a comment, and a second line for another thing.
     if "#" in name or not name.isprintable():
-        raise CaError(f"{name!r} cannot be revoked as the name in a certificate; next: without # and in one line")
+        raise CaError(f"{name!r} cannot be revoked as the name in a certificate", remedy="without # and in one line")
     return f"id: {name}"
 
 

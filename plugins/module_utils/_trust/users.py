@@ -25,6 +25,7 @@ import time
 import typing as t
 from dataclasses import dataclass, field, replace
 
+from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import NODE, Problem, ProblemError
 from ansible_collections.gpuops.fleet.plugins.module_utils._trust.authorized_keys import (
     Wish,
     block_of,
@@ -73,7 +74,7 @@ PERSON_SPEC: dict[str, dict[str, t.Any]] = {
 }
 
 
-class FleetUsersError(Exception):
+class FleetUsersError(ProblemError):
     """A person who cannot be had as wanted. The message names the person, what was seen, and the next command."""
 
 
@@ -212,14 +213,15 @@ def check_rule(person: Person) -> None:
     if _NOT_ONE_USER.fullmatch(person.name):
         raise FleetUsersError(
             f"{person.name}: in sudoers this name does not mean this account, but everybody, an alias or a setting, so "
-            "no sudo rule is written for it; next: take sudo from it in gpu_users and run again, which also takes back "
-            "the rule of an earlier run, and only then give it another name"
+            "no sudo rule is written for it",
+            remedy="take sudo from it in gpu_users and run again, which also takes back "
+            "the rule of an earlier run, and only then give it another name",
         )
     rule = person.sudo.strip()
     if rule.startswith(",") or rule.endswith("\\"):
         raise FleetUsersError(
-            f"{person.name}: the sudo rule {person.sudo!r} would go on with other users or another line; next: one "
-            "that begins with the hosts, as in ALL=(ALL:ALL) ALL"
+            f"{person.name}: the sudo rule {person.sudo!r} would go on with other users or another line",
+            remedy="one that begins with the hosts, as in ALL=(ALL:ALL) ALL",
         )
 
 
@@ -228,22 +230,23 @@ def check_account(person: Person, now: Account | None, accounts: t.Sequence[pwd.
     mine = next((each for each in accounts if each.pw_name == person.name), None)
     if person.exclusive and person.name == login.user and not login.own:
         raise FleetUsersError(
-            f"{person.name}: it is not known by which key this run is logged in, so none is taken away; next: set "
-            "ansible_ssh_private_key_file, or exclusive: false"
+            f"{person.name}: it is not known by which key this run is logged in, so none is taken away",
+            remedy="set ansible_ssh_private_key_file, or exclusive: false",
         )
     if not person.present:
         if person.name in ("root", login.user):
             raise FleetUsersError(f"{person.name} is absent in gpu_users, and this run logs in as {login.user}")
         if mine and (mine.pw_uid < UID_MIN or mine.pw_uid == _UID_NOBODY):
             raise FleetUsersError(
-                f"{person.name} (uid {mine.pw_uid}) is an account of the system and stays; next: take it out of "
-                "gpu_users"
+                f"{person.name} (uid {mine.pw_uid}) is an account of the system and stays",
+                remedy="take it out of gpu_users",
             )
         twin = next((each.pw_name for each in accounts if mine and each.pw_uid == mine.pw_uid and each is not mine), "")
         if twin:
             raise FleetUsersError(
-                f"{person.name} and {twin} are one uid here, so what belongs to whom is not known; next, on the node: "
-                f"userdel {person.name}"
+                f"{person.name} and {twin} are one uid here, so what belongs to whom is not known",
+                where=NODE,
+                remedy=f"userdel {person.name}",
             )
         return
     if now and person.name == login.user:
@@ -251,25 +254,26 @@ def check_account(person: Person, now: Account | None, accounts: t.Sequence[pwd.
         if lost or (person.shell or now.shell) != now.shell:
             raise FleetUsersError(
                 f"{person.name}: this run logs in as {person.name}, and gpu_users would take "
-                f"{', '.join(sorted(lost)) or now.shell} from that account; next: put it into the list, or change it "
-                "by hand"
+                f"{', '.join(sorted(lost)) or now.shell} from that account",
+                remedy="put it into the list, or change it by hand",
             )
     if person.uid is None:
         return
     if not now and (person.uid < UID_MIN or person.uid == _UID_NOBODY):
         raise FleetUsersError(
-            f"{person.name}: the uid {person.uid} is one of the system's; next: one from {UID_MIN} on"
+            f"{person.name}: the uid {person.uid} is one of the system's", remedy=f"one from {UID_MIN} on"
         )
     if now and now.uid != person.uid:
         raise FleetUsersError(
-            f"{person.name} has the uid {now.uid} here, and gpu_users wants {person.uid}; next, on the node: "
-            f"usermod -u {person.uid} {person.name}, and find / -xdev -uid {now.uid} for files of theirs elsewhere"
+            f"{person.name} has the uid {now.uid} here, and gpu_users wants {person.uid}",
+            where=NODE,
+            remedy=f"usermod -u {person.uid} {person.name}, and find / -xdev -uid {now.uid} for files elsewhere",
         )
     other = next((each.pw_name for each in accounts if each.pw_uid == person.uid and each.pw_name != person.name), "")
     if other:
         raise FleetUsersError(
-            f"the uid {person.uid}, which gpu_users gives {person.name}, is that of {other} here; next: another uid "
-            "for one of them"
+            f"the uid {person.uid}, which gpu_users gives {person.name}, is that of {other} here",
+            remedy="another uid for one of them",
         )
 
 
@@ -387,8 +391,9 @@ class Machine:
             found = re.search(r"^authorizedkeysfile (.+)$", said, re.MULTILINE)
             if code or not found:
                 raise FleetUsersError(
-                    f"{name}: sshd does not say where it looks for keys: {' '.join(said.split())}; next, on the node: "
-                    "sshd -t"
+                    f"{name}: sshd does not say where it looks for keys: {' '.join(said.split())}",
+                    where=NODE,
+                    remedy="sshd -t",
                 )
             self._patterns[who] = found.group(1)
         return self._patterns[who]
@@ -412,8 +417,9 @@ class Machine:
         keys = after.keys if now.account else wanted_state(person, self.read_keys(entry), login.own, set()).keys
         if person.lines and not keys:
             raise FleetUsersError(
-                f"sshd looks for the keys of {person.name} nowhere; next, on the node: "
-                f"sshd -T -C user={person.name},host=,addr= | grep -i authorizedkeysfile"
+                f"sshd looks for the keys of {person.name} nowhere",
+                where=NODE,
+                remedy=f"sshd -T -C user={person.name},host=,addr= | grep -i authorizedkeysfile",
             )
         for path, text in keys.items():
             _write_as(entry, path, now.keys.get(path, ""), text)
@@ -433,7 +439,9 @@ class Machine:
             if re.search(rf"^\s*match\b.*\bgroup\b.*\b{re.escape(group)}\b", _sshd_config(), re.I | re.M):
                 raise FleetUsersError(
                     f"{person.name}: this run logs in as {person.name}, and sshd has rules of its own for the group "
-                    f"{group}; next, on the node: grep -rn {group} /etc/ssh/sshd_config /etc/ssh/sshd_config.d"
+                    f"{group}",
+                    where=NODE,
+                    remedy=f"grep -rn {group} /etc/ssh/sshd_config /etc/ssh/sshd_config.d",
                 )
 
     def _command(self, name: str, *words: str) -> None:
@@ -467,8 +475,9 @@ class Machine:
             if gid is None or found.gr_gid == gid:
                 return
             raise FleetUsersError(
-                f"{person}: the group {group} has the gid {found.gr_gid} here, and gpu_users wants {gid}; "
-                f"next, on the node: groupmod -g {gid} {group}"
+                f"{person}: the group {group} has the gid {found.gr_gid} here, and gpu_users wants {gid}",
+                where=NODE,
+                remedy=f"groupmod -g {gid} {group}",
             )
         self._command(person, "groupadd", *([] if gid is None else ["-g", str(gid)]), group)
 
@@ -482,7 +491,8 @@ class Machine:
             _write_root(path, now)
             raise FleetUsersError(
                 f"{person.name}: with the sudo rule {person.sudo!r} this run could not go on as {login.user}, so the "
-                "rule is as before; next: a rule with NOPASSWD: ALL"
+                "rule is as before",
+                remedy="a rule with NOPASSWD: ALL",
             )
 
     def _can_sudo(self, user: str) -> bool:
@@ -491,7 +501,7 @@ class Machine:
     def check_sudoers(self, person: Person, text: str) -> None:
         if not shutil.which("visudo", path="/usr/sbin:/sbin:/usr/local/sbin:/usr/bin"):
             raise FleetUsersError(
-                f"{person.name} shall have a sudo rule, and sudo is missing; next: apt-get install sudo"
+                f"{person.name} shall have a sudo rule, and sudo is missing", remedy="apt-get install sudo"
             )
         handle, staged = tempfile.mkstemp(dir=self._scratch)
         with os.fdopen(handle, "w") as file:
@@ -527,8 +537,8 @@ class Machine:
         if mounted or os.path.islink(now.home):
             what = f"{mounted[0]} is mounted in it" if mounted else "it is a link"
             raise FleetUsersError(
-                f"{person.name}: the home {now.home} is not removed, since {what}; next: home: keep, and remove it "
-                "by hand"
+                f"{person.name}: the home {now.home} is not removed, since {what}",
+                remedy="home: keep, and remove it by hand",
             )
 
     def _archive(self, name: str, entry: pwd.struct_passwd) -> None:
@@ -598,9 +608,9 @@ def _settle_person(
     check_account(person, before.account, accounts, login)
     check_rule(person)
     if person.shell and not os.access(person.shell, os.X_OK):
-        raise FleetUsersError(f"{person.name}: there is no {person.shell} on this machine; next: install it")
+        raise FleetUsersError(f"{person.name}: there is no {person.shell} on this machine", remedy="install it")
     if person.present and before.sick and not person.error:
-        raise FleetUsersError(f"{person.name}: {before.sick}; next, on the node: move it away")
+        raise FleetUsersError(f"{person.name}: {before.sick}", where=NODE, remedy="move it away")
     if before.account and person.name == login.user:
         machine.check_group(person, before.account)
     if before.account and not person.present:
@@ -638,7 +648,7 @@ class _Outcome:
     users: list[str] = field(default_factory=list)
     diff: list[dict[str, str]] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
     had_access: dict[str, list[str]] = field(default_factory=dict)
 
     @contextlib.contextmanager
@@ -646,10 +656,10 @@ class _Outcome:
         try:
             yield
         except FleetUsersError as error:
-            self.failures.append(str(error))
+            self.problems.append(error.problem)
         except OSError as error:
             place = error.filename or "the node"
-            self.failures.append(f"{name}: {place}: {error.strerror}; next, on the node: ls -ld {place}; df {place}")
+            self.problems.append(Problem(f"{name}: {place}", error.strerror or "", f"ls -ld {place}; df {place}", NODE))
 
     def show(self, name: str, before: State, after: State, stays: bool = True) -> None:
         lines = describe_state(before), describe_state(after)
@@ -670,7 +680,7 @@ class _Outcome:
             "users_changed": self.users,
             "had_access": self.had_access,
             "remarks": self.remarks,
-            "failures": self.failures,
+            "problems": self.problems,
             "diff": self.diff,
         }
 
@@ -681,7 +691,7 @@ def one_at_a_time(path: str = LOCK, seconds: float = 60.0) -> t.Iterator[None]:
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise FleetUsersError(f"{path}: {error.strerror}; next: run as root (ansible_become: true)") from None
+        raise FleetUsersError(f"{path}: {error.strerror}", remedy="run as root (ansible_become: true)") from None
     try:
         deadline = time.monotonic() + seconds
         while True:
@@ -691,8 +701,9 @@ def one_at_a_time(path: str = LOCK, seconds: float = 60.0) -> t.Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise FleetUsersError(
-                        f"another run has been changing the people of this machine for {seconds:g} s; next, on the "
-                        f"node: fuser -v {path}"
+                        f"another run has been changing the people of this machine for {seconds:g} s",
+                        where=NODE,
+                        remedy=f"fuser -v {path}",
                     ) from None
                 time.sleep(0.2)
         yield

@@ -14,8 +14,10 @@ import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import ProblemError
 
-class LockHeld(Exception):
+
+class LockHeld(ProblemError):
     """Another process holds the lock; the text says which."""
 
 
@@ -83,8 +85,9 @@ def acquire(path: Path, pid: int, *, dry_run: bool) -> None:
         if holder and not holder.is_same(own) and holder.is_alive():
             raise LockHeld(
                 f"another run changes this fleet: process {holder.pid} on {holder.host}, started {holder.started}, "
-                f"holds {path}. Next: wait for it, or look at it with: ps -fp {holder.pid}"
-                + (f" (if it is gone from {holder.host}: rm {path})" if holder.host != socket.gethostname() else "")
+                f"holds {path}",
+                remedy=f"wait for it, or look at it with: ps -fp {holder.pid}"
+                + (f" (if it is gone from {holder.host}: rm {path})" if holder.host != socket.gethostname() else ""),
             )
         if not dry_run:
             file.seek(0)

@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import tempfile
 
+from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import ProblemError
 
-class ReportFileError(Exception):
+
+class ReportFileError(ProblemError):
     """The file cannot be written."""
 
 
@@ -29,5 +31,5 @@ def write_report(path: str, text: str) -> None:
                 raise
     except OSError as error:
         raise ReportFileError(
-            f"the report cannot be written to {path}: {error.strerror}. Next: ls -ld {folder}"
+            f"the report cannot be written to {path}: {error.strerror}", remedy=f"ls -ld {folder}"
         ) from error

@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from fnmatch import fnmatchcase
 
+from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import ProblemError
 from ansible_collections.gpuops.fleet.plugins.module_utils._reach.alias import AliasError, resolve
 
 if t.TYPE_CHECKING:
@@ -61,7 +62,7 @@ WAY_IN = (
 )
 
 
-class SshConfigError(Exception):
+class SshConfigError(ProblemError):
     """What failed, what was seen, and what to do next, in one message."""
 
 
@@ -70,7 +71,7 @@ def host_names(path: str) -> list[str]:
     try:
         return list(dict.fromkeys(_names(path, set())))
     except OSError as error:
-        raise SshConfigError(f"{path}: {error.strerror}. Next: ls -la {shlex.quote(path)}") from error
+        raise SshConfigError(f"{path}: {error.strerror}", remedy=f"ls -la {shlex.quote(path)}") from error
 
 
 def select_names(names: Iterable[str], include: Sequence[str], exclude: Sequence[str]) -> list[str]:
@@ -91,7 +92,7 @@ def read_hosts(ssh: str, path: str, names: Sequence[str]) -> dict[str, dict[str,
             return host_variables(name, resolve(ssh, path, name), defaults, path)
         except AliasError as error:
             raise SshConfigError(
-                f"{name}: ssh rejects {path}: {error}. Next: ssh -G -F {shlex.quote(path)} {shlex.quote(name)}"
+                f"{name}: ssh rejects {path}: {error}", remedy=f"ssh -G -F {shlex.quote(path)} {shlex.quote(name)}"
             ) from error
 
     defaults = resolve(ssh, "none", "gpuops-fleet-probe.invalid")

@@ -15,13 +15,14 @@ import shlex
 import stat
 from pathlib import Path
 
+from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import ProblemError
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.client import Finished, run_command
 
 _RSA_BITS = 3072
 _SECONDS = 30.0
 
 
-class ControllerKeyError(Exception):
+class ControllerKeyError(ProblemError):
     """A key that cannot be used. The message says why, and the next command."""
 
 
@@ -49,7 +50,9 @@ def settle(key: Path, dry: bool) -> bool:
     # ssh-keygen does not load a key that others may read, and in check mode they still may.
     if loaded.rc != 0 and not locked and not (dry and changed):
         raise ControllerKeyError(
-            f"{key} is no usable private key. ssh-keygen says: {loaded.stderr.strip()}. {_way_out(key)}"
+            f"{key} is no usable private key. Nothing was written to it",
+            seen=f"ssh-keygen says: {loaded.stderr.strip()}",
+            remedy=_way_out(key),
         )
     kind = _keygen("-l", "-f", str(key)).stdout.strip()
     _check_strength(key, kind)
@@ -65,16 +68,16 @@ def _make(key: Path, public: Path, dry: bool) -> bool:
         if _fingerprint(_keygen("-l", "-f", str(public)).stdout) in run_command(["ssh-add", "-l"], _SECONDS).stdout:
             return False
         raise ControllerKeyError(
-            f"{public} is there and {key} is not, and no ssh-agent holds the key. A new pair would replace it. "
-            f"Next: bring {key} back, or load it (ssh-add), or mv {_quoted(public)} {_quoted(public, '.old')}; then "
-            "run again."
+            f"{public} is there and {key} is not, and no ssh-agent holds the key. A new pair would replace it",
+            remedy=f"bring {key} back, or load it (ssh-add), or mv {_quoted(public)} {_quoted(public, '.old')}; then "
+            "run again.",
         )
     if not dry:
         made = _keygen("-q", "-t", "ed25519", "-N", "", "-C", "gpuops.fleet", "-f", str(key))
         if made.rc != 0:
             raise ControllerKeyError(
-                f"ssh-keygen could not make {key}: {made.stderr.strip() or made.stdout.strip()}. "
-                f"Next: ls -ld {_quoted(key.parent)}; df -h {_quoted(key.parent)}"
+                f"ssh-keygen could not make {key}: {made.stderr.strip() or made.stdout.strip()}",
+                remedy=f"ls -ld {_quoted(key.parent)}; df -h {_quoted(key.parent)}",
             )
     return True
 
@@ -83,13 +86,13 @@ def _check_file(key: Path) -> None:
     if key.is_file() and key.stat().st_size:
         return
     what = "a directory" if key.is_dir() else "empty" if key.is_file() else "no file"
-    raise ControllerKeyError(f"the key file {key} is {what}. {_way_out(key)}")
+    raise ControllerKeyError(f"the key file {key} is {what}. Nothing was written to it", remedy=_way_out(key))
 
 
 def _way_out(key: Path) -> str:
     return (
-        f"Nothing was written to it. Next: mv {_quoted(key)} {_quoted(key, '.old')} and run again to get a new key, or "
-        "set ssh_bootstrap_key to another file."
+        f"mv {_quoted(key)} {_quoted(key, '.old')} and run again to get a new key, or "
+        "set ssh_bootstrap_key to another file"
     )
 
 
@@ -97,9 +100,9 @@ def _check_strength(key: Path, kind: str) -> None:
     bits = kind.partition(" ")[0]
     if "(DSA)" in kind or ("(RSA)" in kind and int(bits) < _RSA_BITS):
         raise ControllerKeyError(
-            f"{key} is too weak: {kind}. Wanted is ed25519, or RSA with {_RSA_BITS} bits or more. "
-            f"Next: ssh-keygen -t ed25519 -f {_quoted(key.with_name('id_ed25519_gpu'))} and set ssh_bootstrap_key to "
-            "that file."
+            f"{key} is too weak: {kind}. Wanted is ed25519, or RSA with {_RSA_BITS} bits or more",
+            remedy=f"ssh-keygen -t ed25519 -f {_quoted(key.with_name('id_ed25519_gpu'))} and set ssh_bootstrap_key to "
+            "that file.",
         )
 
 
@@ -107,8 +110,8 @@ def _check_agent(key: Path, kind: str) -> None:
     listed = run_command(["ssh-add", "-l"], _SECONDS).stdout
     if _fingerprint(kind) not in listed:
         raise ControllerKeyError(
-            f"{key} has a passphrase and no ssh-agent holds it, so nothing can log in without a prompt. "
-            f'Next: eval "$(ssh-agent)" && ssh-add {_quoted(key)}, then run again.'
+            f"{key} has a passphrase and no ssh-agent holds it, so nothing can log in without a prompt",
+            remedy=f'eval "$(ssh-agent)" && ssh-add {_quoted(key)}, then run again',
         )
 
 

@@ -21,6 +21,7 @@ import time
 import typing as t
 from dataclasses import asdict, dataclass, field, replace
 
+from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import Problem
 from ansible_collections.gpuops.fleet.plugins.module_utils._reach.words import (
     address_fault,
     jump_fault,
@@ -331,6 +332,7 @@ def _diagnose(target: Target, folder: str, since: float) -> tuple[dict[str, t.An
         "message": _message(found, cause),
         "stages": found.listed(),
         "jump_hosts": found.jump_hosts,
+        "problems": [problem_of_cause(found.place, cause)] if cause else [],
         "cause": cause,
         "concerns": found.concerns,
         "machine": found.machine,
@@ -340,9 +342,14 @@ def _diagnose(target: Target, folder: str, since: float) -> tuple[dict[str, t.An
     }, found.tried_login
 
 
+def problem_of_cause(place: str, cause: t.Mapping[str, t.Any]) -> Problem:
+    """Return a cause as a problem; place is the node with the address at which it was asked."""
+    return Problem(f"{place}: {cause['meaning']}", cause["seen"], cause["remedy"])
+
+
 def _message(found: _Examination, cause: dict[str, t.Any] | None) -> str:
     if cause:
-        return f"{found.place}: {cause['meaning']}; seen: {cause['seen']}; next: {cause['remedy']}"
+        return str(problem_of_cause(found.place, cause))
     message = f"{found.place}: login works, user {found.route.user}, {sum(stage.ms for stage in found.stages)} ms"
     concerns = [f"{concern['meaning']}; next: {concern['remedy']}" for concern in found.concerns]
     return "; but ".join([message, *concerns])

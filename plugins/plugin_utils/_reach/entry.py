@@ -13,6 +13,7 @@ from __future__ import annotations
 import shlex
 import typing as t
 
+from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import ProblemError
 from ansible_collections.gpuops.fleet.plugins.module_utils._reach.alias import RefusedAliasError, parse_alias
 from ansible_collections.gpuops.fleet.plugins.module_utils._reach.failover import JUMP_HOST
 from ansible_collections.gpuops.fleet.plugins.module_utils._reach.words import (
@@ -36,7 +37,7 @@ _NEEDED = ("name", "hostname")
 _MOST_SECONDS = 86400
 
 
-class EntryError(Exception):
+class EntryError(ProblemError):
     """What is wrong with a node's entry: the node, each value with its variable, and the next command."""
 
 
@@ -76,7 +77,7 @@ def check_entry(host: str, entry: t.Mapping[str, t.Any], first_user: str = "") -
     elif strange := [jump_host for jump_host in jump_hosts if not JUMP_HOST.match(str(jump_host))]:
         faults.append(f"ssh_bootstrap_jump_hosts has {strange[0]!r}, which is not an alias or [user@]host[:port]")
     if faults:
-        raise EntryError(_message(host, faults))
+        raise _refused(host, faults)
     checked: dict[str, t.Any] = dict(given)
     for types, options in ((int, ("port", "connect_timeout")), (str, ("name", "user", "proxy_jump"))):
         checked.update({option: types(given[option]) for option in options if option in given})
@@ -87,7 +88,7 @@ def check_entry(host: str, entry: t.Mapping[str, t.Any], first_user: str = "") -
     try:
         parse_alias(checked)
     except RefusedAliasError as error:
-        raise EntryError(_message(host, [error.what])) from None
+        raise _refused(host, [error.what]) from None
     return checked
 
 
@@ -96,8 +97,9 @@ def _seconds_fault(seconds: str) -> str:
     return "" if whole and 1 <= int(seconds) <= _MOST_SECONDS else f"is not a whole number from 1 to {_MOST_SECONDS}"
 
 
-def _message(host: str, faults: t.Sequence[str]) -> str:
-    return (
-        f"{host}: the inventory cannot be used for this node, nothing was done with it: {'; '.join(faults)}."
-        f" Next: ansible-inventory --host {shlex.quote(host)}, and correct it there"
+def _refused(host: str, faults: t.Sequence[str]) -> EntryError:
+    return EntryError(
+        f"{host}: the inventory cannot be used for this node, nothing was done with it",
+        seen="; ".join(faults),
+        remedy=f"ansible-inventory --host {shlex.quote(host)}, and correct it there",
     )

@@ -10,6 +10,7 @@ stranger: a second line would be for the names of all nodes, and a type with sla
 
 from __future__ import annotations
 
+from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import ProblemError
 from ansible_collections.gpuops.fleet.plugins.module_utils._base.public_key import PublicKeyError, parse_line
 from ansible_collections.gpuops.fleet.plugins.module_utils._trust.ca import bare
 
@@ -17,10 +18,10 @@ _KINDS = ("ssh-ed25519", "ssh-rsa", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384"
 _MOST = 16
 # More than an RSA key of 16384 bits, the longest that OpenSSH takes.
 _LONGEST = 4096
-_REFUSED = "what it says of its host keys was not taken: {}; next: ssh {} 'head -v /etc/ssh/*.pub'"
+_REFUSED = "what it says of its host keys was not taken"
 
 
-class HostKeyError(Exception):
+class HostKeyError(ProblemError):
     """What was refused, in one sentence with the next command."""
 
 
@@ -31,7 +32,7 @@ def checked_host_keys(answer: object, host: str) -> list[str]:
             raise PublicKeyError(f"no list of at most {_MOST}")
         return [_checked(text) for text in answer]
     except PublicKeyError as error:
-        raise HostKeyError(_REFUSED.format(error, host)) from None
+        raise HostKeyError(_REFUSED, str(error), f"ssh {host} 'head -v /etc/ssh/*.pub'") from None
 
 
 def _checked(text: object) -> str:

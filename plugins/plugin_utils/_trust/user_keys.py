@@ -20,8 +20,9 @@ import stat
 import typing as t
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
+from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import Problem, ProblemError
 from ansible_collections.gpuops.fleet.plugins.module_utils._base.public_key import (
     PublicKey,
     PublicKeyError,
@@ -49,7 +50,7 @@ _NEXT_PAGE = re.compile(r'<([^>]*)>[^,]*;\s*rel="?next"?')
 _Value = t.TypeVar("_Value")
 
 
-class SourceError(Exception):
+class SourceError(ProblemError):
     """Why the keys of a source are not known."""
 
 
@@ -66,7 +67,7 @@ class _Found:
     """What has been found of one person so far: by blob, each key with where it is from."""
 
     keys: dict[str, tuple[PublicKey, str]] = field(default_factory=dict)
-    error: str = ""
+    problem: Problem | None = None
     remarks: list[str] = field(default_factory=list)
 
 
@@ -106,14 +107,14 @@ class Sources:
                 raise SourceError("a web page, not keys")
             return _parse(answer.body, "an empty answer")
         except (FetchError, SourceError) as error:
-            raise SourceError(f"{shown(url)}: {error}. Next: curl -sSi {shlex.quote(shown(url))}") from None
+            raise SourceError(f"{shown(url)}: {error}", remedy=f"curl -sSi {shlex.quote(shown(url))}") from None
 
     def _fetch_members(self, team: str) -> frozenset[str]:
         organisation, _slash, slug = team.partition("/")
         path = f"orgs/{organisation}/teams/{slug}/members" if slug else f"orgs/{organisation}/members"
         first = f"{self._github.url.rstrip('/')}/{path}?per_page=100"
         if not self._github.token:
-            raise SourceError(f"who is in {team} is not known without a token. Next: export GITHUB_TOKEN=...")
+            raise SourceError(f"who is in {team} is not known without a token", remedy="export GITHUB_TOKEN=...")
         members: set[str] = set()
         url = first
         try:
@@ -140,12 +141,12 @@ class Sources:
             if not members:
                 raise SourceError("no members at all that this token can see")
         except (FetchError, SourceError) as error:
-            message = (
-                f"who is in {team} is not known: {shown(url)}: {error}. "
-                f'Next: curl -sSi -H "Authorization: Bearer $GITHUB_TOKEN" {shlex.quote(shown(url))}'
-            )
-            # A server may repeat it in whatever it says.
-            raise SourceError(message.replace(self._github.token, "TOKEN")) from None
+            what = f"who is in {team} is not known: {shown(url)}: {error}"
+            # A server may repeat the token in whatever it says.
+            raise SourceError(
+                what.replace(self._github.token, "TOKEN"),
+                remedy=f'curl -sSi -H "Authorization: Bearer $GITHUB_TOKEN" {shlex.quote(shown(url))}',
+            ) from None
         return frozenset(members)
 
     def _page(self, answer: Answer, url: str) -> set[str]:
@@ -211,7 +212,7 @@ def _collect(person: Person, sources: Sources, today: datetime.date) -> _Found:
         _add(person, found, shown(source.url), functools.partial(_of_source, person, source, sources, found))
     if person.present and person.expiry and person.expiry < today:
         found.remarks.append(f"{person.name}: the last day was {person.expiry:%Y-%m-%d}, no key lets in any more")
-    if person.present and not found.keys and not found.error:
+    if person.present and not found.keys and not found.problem:
         found.remarks.append(f"{person.name} has no keys")
     return found
 
@@ -224,7 +225,7 @@ def _add(person: Person, found: _Found, source: str, read: t.Callable[[], list[P
             _check(key, person, source)
     except SourceError as error:
         if person.present:
-            found.error = found.error or f"{person.name}: {error}"
+            found.problem = found.problem or replace(error.problem, what=f"{person.name}: {error.problem.what}")
         else:
             found.remarks.append(f"{person.name} is absent, and not all keys to take away are known: {error}")
         return
@@ -245,7 +246,8 @@ def _check(key: PublicKey, person: Person, source: str) -> None:
         )
     if key.kind == "ssh-dss" or (key.kind == "ssh-rsa" and key.rsa_bits < _REFUSED_RSA_BITS):
         raise SourceError(
-            f"{source}: {key.fingerprint} is too weak: {key.weakness}. Next, for {person.name}: ssh-keygen -t ed25519"
+            f"{source}: {key.fingerprint} is too weak: {key.weakness}",
+            remedy=f"{person.name} types: ssh-keygen -t ed25519",
         )
 
 
@@ -254,7 +256,7 @@ def _read_text(text: str, number: int) -> list[PublicKey]:
         return _parse(text.encode(errors="surrogatepass"), "an empty text")
     except SourceError as error:
         raise SourceError(
-            f"number {number} of keys: {error}. Next: give the whole line of a .pub file, or its path from / or ~"
+            f"number {number} of keys: {error}", remedy="give the whole line of a .pub file, or its path from / or ~"
         ) from None
 
 
@@ -266,11 +268,11 @@ def _read_file(path: str) -> list[PublicKey]:
             raise SourceError("more than 1 MB")
         return _parse(data, "an empty file")
     except OSError as error:
-        raise SourceError(f"{path}: {error.strerror}. Next: ls -l {shlex.quote(path)}") from None
+        raise SourceError(f"{path}: {error.strerror}", remedy=f"ls -l {shlex.quote(path)}") from None
     except ValueError:
         raise SourceError(f"{path!r} cannot be the name of a file") from None
     except SourceError as error:
-        raise SourceError(f"{path}: {error}. Next: ssh-keygen -l -f {shlex.quote(path)}") from None
+        raise SourceError(f"{path}: {error}", remedy=f"ssh-keygen -l -f {shlex.quote(path)}") from None
 
 
 def _open_file(path: str, flags: int) -> int:
@@ -293,8 +295,8 @@ def _of_source(person: Person, source: Source, sources: Sources, found: _Found) 
     if strangers and person.present:
         raise SourceError(
             f"{shown(source.url)} has {', '.join(sorted(strangers))}, "
-            f"its fingerprints may only be {', '.join(sorted(source.fingerprints))}. "
-            f"Next: ask {person.name}, and write it into the fingerprints of this source"
+            f"its fingerprints may only be {', '.join(sorted(source.fingerprints))}",
+            remedy=f"ask {person.name}, and write it into the fingerprints of this source",
         )
     for missing in sorted(source.fingerprints - there) if person.present else []:
         found.remarks.append(f"{person.name}: {missing} of the fingerprints is no longer at {shown(source.url)}")
@@ -306,8 +308,9 @@ def _result(person: Person, found: _Found) -> dict[str, t.Any]:
     if person.expiry:
         # Without a Z it is the time of the node: OpenSSH before 9.1 reads no other.
         options.append(f'expiry-time="{person.expiry:%Y%m%d}235959"')
-    keys = [] if found.error else [_key(person, ",".join(options), *of) for of in found.keys.values()]
-    return {**person.others, "keys": keys, "error": found.error}
+    keys = [] if found.problem else [_key(person, ",".join(options), *of) for of in found.keys.values()]
+    problem = asdict(found.problem) if found.problem else None
+    return {**person.others, "keys": keys, "error": str(found.problem or ""), "problem": problem}
 
 
 def _key(person: Person, options: str, key: PublicKey, source: str) -> dict[str, str]:

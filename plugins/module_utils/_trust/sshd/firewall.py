@@ -73,7 +73,7 @@ def _parse(networks: t.Sequence[str]) -> list[ipaddress.IPv4Network | ipaddress.
 def check(networks: t.Sequence[str], logins: t.Sequence[Login], staged: str, run: Run) -> None:
     """Want the rules to be valid, and to let the logins through."""
     if not shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin") or not has_systemd():
-        raise SshdError("an allow-list for the port needs nftables and systemd; next: apt-get install nftables")
+        raise SshdError("an allow-list for the port needs nftables and systemd", remedy="apt-get install nftables")
     for login in logins:
         address = ipaddress.ip_address(login.address)
         if not address.is_loopback and not any(address in network for network in _parse(networks)):

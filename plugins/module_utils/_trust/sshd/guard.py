@@ -215,6 +215,6 @@ def restore(run: Run) -> bool:
         time.sleep(0.1)
     if os.path.exists(STATE):
         raise SshdError(
-            f"{_SCRIPT} did not put everything back, it ended with {code}: {said.strip()}; next: sh -x {_SCRIPT}"
+            f"{_SCRIPT} did not put everything back, it ended with {code}: {said.strip()}", remedy=f"sh -x {_SCRIPT}"
         )
     return True

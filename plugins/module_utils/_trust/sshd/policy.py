@@ -98,7 +98,7 @@ def find_sshd(run: Run) -> Sshd:
     """How sshd runs here; an error when a change could not be brought into force, or would end it."""
     program = process.sshd_program()
     if not program:
-        raise SshdError("there is no sshd on this machine; next: apt-get install openssh-server")
+        raise SshdError("there is no sshd on this machine", remedy="apt-get install openssh-server")
     found = process.listeners(run)
     # One that reads other files is somebody's own.
     ours = [listener for listener in found if os.path.realpath(listener.config) == os.path.realpath(CONFIG)]
@@ -109,7 +109,7 @@ def find_sshd(run: Run) -> Sshd:
         seen = (
             ", ".join(f"{listener.program} {' '.join(listener.options)}" for listener in found) or "none that listens"
         )
-        raise SshdError(f"no sshd of this machine reads {CONFIG} (found: {seen}); next: ps -ef | grep sshd")
+        raise SshdError(f"no sshd of this machine reads {CONFIG} (found: {seen})", remedy="ps -ef | grep sshd")
     for listener in ours:
         process.check_reloadable(listener)
     # One that is told to read its files again ends without it.
@@ -223,14 +223,12 @@ def _judge(
             effective, login, ports, _Authorized(login).types, lambda path: os.access(path, os.R_OK)
         )
         if reasons:
-            raise SshdError(
-                f"sshd would refuse {login.user} from {login.address}: {'; '.join(reasons)}"
-                + _lines([reason.split()[0] for reason in reasons], directives)
-            )
+            what = f"sshd would refuse {login.user} from {login.address}: {'; '.join(reasons)}"
+            raise _refusal(what, [reason.split()[0] for reason in reasons], directives)
         others = judge.differing(settings, effective)
         if others:
             now = ", ".join(f"{keyword} {value}" for keyword, value in others.items())
-            raise SshdError(f"for {login.user} sshd would still say {now}" + _lines(list(others), directives))
+            raise _refusal(f"for {login.user} sshd would still say {now}", list(others), directives)
         _check_listening(sshd, effective, settings)
     return effective, ports
 
@@ -242,9 +240,11 @@ def _ports(sshd: Sshd, effective: Effective, settings: t.Mapping[str, str]) -> l
     return sorted({int(port) for port in effective["port"]})
 
 
-def _lines(keywords: t.Sequence[str], directives: t.Sequence[judge.Directive]) -> str:
+def _refusal(what: str, keywords: t.Sequence[str], directives: t.Sequence[judge.Directive]) -> SshdError:
     found = [str(line) for keyword in keywords for line in judge.foreign(keyword, directives, DROP_IN)]
-    return f", because of {', '.join(found)}" if found else ", which is what this change asks for"
+    if found:
+        return SshdError(f"{what}, because of {', '.join(found)}")
+    return judge.AskedForError(f"{what}, which is what this change asks for")
 
 
 def _check_listening(sshd: Sshd, effective: Effective, settings: t.Mapping[str, str]) -> None:
@@ -317,7 +317,7 @@ def _prepare(policy: Policy, sshd: Sshd, login: Login, run: Run, scratch: str) -
     """What is to be changed."""
     present: Files = {path: read(path) for path in _managed()}
     if present[CONFIG] is None:
-        raise SshdError(f"there is no {CONFIG}; next: apt-get install --reinstall openssh-server")
+        raise SshdError(f"there is no {CONFIG}", remedy="apt-get install --reinstall openssh-server")
     if said := sshd.test(CONFIG):
         raise SshdError(f"sshd rejects the files that are there already: {said}")
     effective = sshd.effective(CONFIG, login)

@@ -228,13 +228,14 @@ def check_reloadable(listener: Listener) -> None:
     if listener.program.startswith("/") and not os.access(listener.program, os.X_OK):
         raise SshdError(
             f"the sshd with process {listener.pid} was started as {listener.program}, which is not there any more, and "
-            f"would end when it is told to read its files again; next: start it as $(command -v sshd)"
+            f"would end when it is told to read its files again",
+            remedy="start it as $(command -v sshd)",
         )
     if not listener.program.startswith("/"):
         raise SshdError(
             f"the sshd with process {listener.pid} was started as {listener.program}, without its whole path, and "
-            f"would end when it is told to read its files again; next: start it as $(command -v sshd), in the template "
-            f"or script that starts this container"
+            f"would end when it is told to read its files again",
+            remedy="start it as $(command -v sshd), in the template or script that starts this container",
         )
 
 

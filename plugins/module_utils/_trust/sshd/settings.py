@@ -17,6 +17,8 @@ import shlex
 import typing as t
 from dataclasses import dataclass
 
+from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import ProblemError
+
 # The values that `sshd -T` prints for each keyword, in lower case.
 Effective = t.Dict[str, t.List[str]]
 
@@ -44,8 +46,12 @@ QUERIES = {
 }
 
 
-class SshdError(Exception):
-    """A change that was not made, with the reason."""
+class SshdError(ProblemError):
+    """Raised for a change that was not made, with the reason."""
+
+
+class AskedForError(SshdError):
+    """Raised where it is the change itself that speaks against it, and no file of the node."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +123,7 @@ def choose_algorithms(
     for keyword, names in wanted.items():
         common = [name for name in names if name in known[keyword]]
         if not common:
-            raise SshdError(f"this OpenSSH has none of the {keyword} that this change asks for: {', '.join(names)}")
+            raise AskedForError(f"this OpenSSH has none of the {keyword} that this change asks for: {', '.join(names)}")
         chosen[keyword] = ",".join(common)
     return chosen
 

@@ -9,6 +9,11 @@ import typing as t
 import pytest
 from ansible.plugins.action import ActionBase
 from ansible_collections.gpuops.fleet.plugins.action import ssh_ca_trust
+from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import (
+    Problem,
+    failed_result,
+    problems_of,
+)
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGtra2tra2tra2tra2tra2tra2tra2tra2tra2tra2tr"
 
@@ -36,8 +41,17 @@ def test_answer_of_the_node_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_failure_of_the_node_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    answer = {"failed": True, "msg": "there is no sshd on this machine; next: apt-get install openssh-server"}
-    assert run(monkeypatch, answer)[0] == answer
+    remedy = "apt-get install openssh-server"
+    answer = failed_result([Problem("there is no sshd on this machine", remedy=remedy)])
+    result, _asked = run(monkeypatch, answer)
+    assert result["msg"] == f"gpu-1: there is no sshd on this machine. Next: {remedy}"
+    assert problems_of(result["problems"], "gpu-1")[0].remedy == remedy
+
+
+def test_module_that_broke_off_has_its_message_with_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    result, _asked = run(monkeypatch, {"failed": True, "msg": "Killed", "exception": "(traceback)"})
+    assert (result["failed"], result["msg"]) == (True, "gpu-1: Killed")
+    assert "exception" not in result
 
 
 @pytest.mark.parametrize(
@@ -45,5 +59,5 @@ def test_failure_of_the_node_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> No
 )
 def test_nothing_is_passed_on_that_is_no_host_key(monkeypatch: pytest.MonkeyPatch, host_keys: t.Any) -> None:
     result, _asked = run(monkeypatch, {"changed": True, "host_keys": host_keys, "ansible_facts": {"ssh_ca_dir": "/"}})
-    assert sorted(result) == ["failed", "msg"]
+    assert sorted(result) == ["failed", "msg", "problems"]
     assert result["msg"].startswith("gpu-1: what it says of its host keys was not taken: ")

@@ -11,11 +11,12 @@ import pytest
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible_collections.gpuops.fleet.plugins.action import sshd_policy
+from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import Problem
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.shared import folder_of_this_run
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.client import Target
 
 WELL = {"ok": True, "message": "", "auth_methods": ["publickey"]}
-SICK = {"ok": False, "message": "gpu-1 (h:22): refused. Next: look", "auth_methods": None}
+SICK = {"ok": False, "problems": [Problem("gpu-1 (h:22): refused", remedy="look")], "auth_methods": None}
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGtra2tra2tra2tra2tra2tra2tra2tra2tra2tra2tr"
 PENDING = {"changed": True, "pending": True, "token": "t", "host_keys": [KEY]}
 KEPT = {"changed": True}
@@ -102,7 +103,7 @@ def test_reason_of_the_node_is_passed_on(run: Run) -> None:
 
 def test_own_variables_are_where_to_look_when_they_are_the_reason(run: Run) -> None:
     reason = "AllowUsers nobody, which is what this change asks for"
-    result = run(Node([{"failed": True, "msg": reason}], [WELL]))
+    result = run(Node([{"failed": True, "msg": "", "problems": [{"what": reason}], "asked_for": True}], [WELL]))
     assert result["msg"].endswith(
         f"{reason}. Next: ansible-inventory --host gpu-1, and change the sshd_hardening variables that say so"
     )
@@ -150,7 +151,7 @@ def test_no_host_is_known_by_what_is_no_host_key(run: Run, host_keys: t.Any, pen
     assert "host_keys" not in result
     words = "the change to sshd was put back" if pending else "sshd was not changed"
     assert result["msg"].startswith(f"gpu-1: {words}: what it says of its host keys was not taken: ")
-    assert result["msg"].endswith("; next: ssh gpu-1 'head -v /etc/ssh/*.pub'")
+    assert result["msg"].endswith(". Next: ssh gpu-1 'head -v /etc/ssh/*.pub'")
     assert [asked.get("phase") for asked in node.asked] == [None, "restore"][: 1 + pending]
     assert node.known == [""], "nothing is proven by such keys"
 

@@ -124,7 +124,7 @@ def test_key_stays_revoked_while_its_owner_is_absent(
     "line", ["hash: SHA256:a", f"{hashed('a')} mallory", f" {hashed('a')}", f"{hashed('a')} # ", "x"]
 )
 def test_memory_that_was_not_written_here_is_refused(line: str) -> None:
-    with pytest.raises(CaError, match=r"/ca/krl\.txt: line 2 is not as it was written here.*next: correct it"):
+    with pytest.raises(CaError, match=r"/ca/krl\.txt: line 2 is not as it was written here.*Next: correct it"):
         remembered(f"id: mallory\n{line}\n", "/ca/krl.txt")
 
 
@@ -151,7 +151,7 @@ def test_key_that_cannot_be_read_is_no_reason_to_revoke_less() -> None:
         (f"bob\n{hashed('a')}", "one thing in one line"),
         ("", "one thing in one line"),
         ("bob#2", "without # and in one line"),
-        ("~/keys/lost.pub", "~/keys/lost.pub is a file.*next: ssh-keygen -lf ~/keys/lost.pub"),
+        ("~/keys/lost.pub", "~/keys/lost.pub is a file.*Next: ssh-keygen -lf ~/keys/lost.pub"),
     ],
 )
 def test_what_ssh_keygen_would_read_otherwise_is_refused(item: str, message: str) -> None:

@@ -74,7 +74,7 @@ def test_what_would_say_more_than_it_seems_is_refused(options: dict[str, t.Any],
     ["ALL", "WHEEL", "A", "A_1", "Defaults", "User_Alias", "Runas_Alias", "Host_Alias", "Cmnd_Alias", "Cmd_Alias"],
 )
 def test_name_that_means_others_in_sudoers_gets_no_rule(name: str) -> None:
-    with pytest.raises(FleetUsersError, match=f"^{name}: in sudoers this name does not mean this account.*next: "):
+    with pytest.raises(FleetUsersError, match=f"^{name}: in sudoers this name does not mean this account.*Next: "):
         check_rule(Person(name, sudo="ALL=(ALL) ALL"))
     check_rule(Person(name))
     check_rule(Person(name, present=False, sudo="ALL=(ALL) ALL"))

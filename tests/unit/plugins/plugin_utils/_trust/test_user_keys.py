@@ -14,6 +14,7 @@ import typing as t
 from pathlib import Path
 
 import pytest
+from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import Problem
 from ansible_collections.gpuops.fleet.plugins.module_utils._base.public_key import parse_line
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.fetch import NoAnswer, fetch
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.user_data import UserError, read_people
@@ -65,6 +66,7 @@ def error_of(user: dict[str, t.Any]) -> str:
     assert user["keys"] == []
     assert user["error"].isprintable()
     assert user["error"].startswith(f"{user['name']}: ")
+    assert str(Problem(**user["problem"])) == user["error"]
     return str(user["error"])
 
 
@@ -77,7 +79,7 @@ def test_a_key_as_text_becomes_the_line_that_the_node_writes(tmp_path: Path) -> 
     line = f'restrict,expiry-time="20270331235959" {key("a")} alice@laptop from inventory'
     assert found["alice"] == {
         "name": "alice", "uid": 2001, "state": "present", "home": "keep", "exclusive": False, "end_sessions": False,
-        "error": "", "keys": [
+        "error": "", "problem": None, "keys": [
             {"line": line, "blob": key("a").split()[1], "fingerprint": fingerprint("a"), "source": "inventory"}
         ],
     }  # fmt: skip

@@ -94,10 +94,10 @@ def test_reload() -> None:
 
 def test_sshd_that_would_end_is_not_told() -> None:
     process.check_reloadable(listener(unit="", program="/bin/sh"))
-    with pytest.raises(SshdError, match=r"started as /gone/sshd, which is not there any more.*next: "):
+    with pytest.raises(SshdError, match=r"started as /gone/sshd, which is not there any more.*Next: "):
         process.check_reloadable(listener(program="/gone/sshd", unit=""))
     process.check_reloadable(listener(program="sshd"))
-    with pytest.raises(SshdError, match=r"started as sshd, without its whole path.*next: "):
+    with pytest.raises(SshdError, match=r"started as sshd, without its whole path.*Next: "):
         process.check_reloadable(listener(program="sshd", unit=""))
 
 
