@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: fleet_audit
 short_description: Check who may get into a node over SSH, and change nothing
-version_added: 0.1.0
+version_added: 0.2.0
 author: gpuops.fleet contributors (@gpuops)
 description:
   - Reads what C(sshd) would do for each account (C(sshd -T -C), from an address elsewhere and from the controller's,

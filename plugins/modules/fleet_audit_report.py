@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: fleet_audit_report
 short_description: Show what fleet_audit found on all nodes, and what to type
-version_added: 0.1.0
+version_added: 0.2.0
 author: gpuops.fleet contributors (@gpuops)
 description:
   - Takes the results of M(gpuops.fleet.fleet_audit) of all nodes, compares their host keys, and prints for each node

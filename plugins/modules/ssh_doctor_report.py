@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: ssh_doctor_report
 short_description: Show what ssh_doctor found on all nodes, and what to type
-version_added: 0.1.0
+version_added: 0.2.0
 author: gpuops.fleet contributors (@gpuops)
 description:
   - Takes the results of M(gpuops.fleet.ssh_doctor) of all nodes, compares them with one another, and prints one line

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: ssh_doctor_verdict
 short_description: End a node as unreachable or failed, as a report found it
-version_added: 0.1.0
+version_added: 0.2.0
 author: gpuops.fleet contributors (@gpuops)
 description:
   - Turns a verdict of M(gpuops.fleet.ssh_doctor_report) or M(gpuops.fleet.fleet_audit_report) into Ansible's own.

@@ -5,15 +5,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from places import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 KEPT = {"meta", "plugins", "roles", "playbooks", "MANIFEST.json", "FILES.json"}
 
 
@@ -55,30 +58,48 @@ def test_tarball_holds_no_clutter(installed: Path) -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("kind", "name"),
-    [("inventory", "ssh_config")]
-    + [
-        ("module", name)
-        for name in (
-            "gpu_drift",
-            "gpu_probe",
-            "ssh_alias",
-            "ssh_doctor",
-            "ssh_doctor_report",
-            "ssh_doctor_verdict",
-            "fleet_audit",
-            "fleet_audit_report",
-            "fleet_lock",
-            "fleet_snapshot",
-            "fleet_user_keys",
-        )
-    ],
-)
-def test_documentation_of_the_installed_collection(installed: Path, kind: str, name: str) -> None:
-    paths = {"ANSIBLE_COLLECTIONS_PATH": str(installed)}
-    text = run("ansible-doc", "-t", kind, f"gpuops.fleet.{name}", cwd=installed, **paths)
-    assert "gpuops.fleet" in text
+def plugins(kind: str) -> set[str]:
+    """Return the names of all plugins of a kind, from the tree."""
+    return {path.stem for path in (REPOSITORY / "plugins" / kind).glob("*.py")}
+
+
+@pytest.fixture(scope="module")
+def documented(installed: Path) -> dict[str, dict[str, Any]]:
+    """By name what ansible-doc says of each module and inventory plugin of the installed collection."""
+    found = {}
+    for kind, folder in (("module", "modules"), ("inventory", "inventory")):
+        names = [f"gpuops.fleet.{name}" for name in sorted(plugins(folder))]
+        paths = {"ANSIBLE_COLLECTIONS_PATH": str(installed)}
+        text = run("ansible-doc", "--json", "-t", kind, *names, cwd=installed, **paths)
+        found.update({name.rpartition(".")[2]: said["doc"] for name, said in json.loads(text).items()})
+    return found
+
+
+def test_each_plugin_of_the_installed_collection_is_documented(documented: dict[str, dict[str, Any]]) -> None:
+    assert documented.keys() == plugins("modules") | plugins("inventory")
+    assert all(said["short_description"] and said["description"] for said in documented.values())
+
+
+def test_version_added_is_the_release_that_announced_it(documented: dict[str, dict[str, Any]]) -> None:
+    """Else the changelog never announces it."""
+    announced = {}
+    for version, release in yaml.safe_load((REPOSITORY / "changelogs" / "changelog.yaml").read_text())[
+        "releases"
+    ].items():
+        kinds = [release.get("modules", []), *release.get("plugins", {}).values()]
+        announced.update({each["name"]: version for kind in kinds for each in kind})
+    coming = yaml.safe_load((REPOSITORY / "galaxy.yml").read_text())["version"]
+    assert coming not in announced.values(), "after a release, galaxy.yml has the next version"
+    assert {name: said["version_added"] for name, said in documented.items()} == {
+        name: announced.get(name, coming) for name in documented
+    }
+
+
+def test_each_action_and_module_is_in_the_action_group() -> None:
+    """So that module_defaults of the group reach it."""
+    group = yaml.safe_load((REPOSITORY / "meta" / "runtime.yml").read_text())["action_groups"]["fleet"]
+    assert group == sorted(plugins("modules"))
+    assert plugins("action") <= plugins("modules")
 
 
 def test_site_playbook_of_the_installed_collection(installed: Path) -> None:
