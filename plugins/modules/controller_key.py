@@ -16,17 +16,16 @@ description:
   - Runs on the controller, whatever the connection of the host is.
 author:
   - gpuops.fleet contributors (@gpuops)
+extends_documentation_fragment:
+  - gpuops.fleet._attributes
 attributes:
   check_mode:
-    description: Can run in check mode and return changed status prediction without modifying target.
     support: full
   diff_mode:
-    description: Returns details on what has changed, or would change in check mode, when in diff mode.
     support: none
     details:
       - Nothing of a private key is ever shown.
   idempotent:
-    description: A second run with the same arguments indicates no change.
     support: full
 options:
   path:

@@ -27,16 +27,9 @@ notes:
   - At most 100 accounts with a login shell are looked at. Where there are more, what concerns all is V(unknown).
 requirements:
   - sshd of OpenSSH, ssh-keygen and awk on the node
-attributes:
-  check_mode:
-    support: full
-    description: Only reads, so check mode does the same.
-  diff_mode:
-    support: none
-    description: Changes nothing.
-  idempotent:
-    support: full
-    description: Changes nothing.
+extends_documentation_fragment:
+  - gpuops.fleet._attributes
+  - gpuops.fleet._attributes.read_only
 options:
   baseline:
     description:

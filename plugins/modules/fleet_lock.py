@@ -15,17 +15,16 @@ description:
   - Runs on the controller, whatever the connection of the host is.
 author:
   - gpuops.fleet contributors (@gpuops)
+extends_documentation_fragment:
+  - gpuops.fleet._attributes
 attributes:
   check_mode:
-    description: Can run in check mode and return changed status prediction without modifying target.
     support: full
     details:
       - Nothing is locked in check mode, but a lock that another run holds is reported.
   diff_mode:
-    description: Returns details on what has changed, or would change in check mode, when in diff mode.
     support: none
   idempotent:
-    description: A second run with the same arguments indicates no change.
     support: full
 options:
   path:

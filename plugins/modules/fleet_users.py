@@ -106,12 +106,18 @@ options:
     description: The account that stays. Set by the half on the controller.
     type: str
     default: ""
+extends_documentation_fragment:
+  - gpuops.fleet._attributes
 attributes:
   check_mode:
-    description: Nothing is changed. What C(useradd) or C(userdel) would refuse is not seen.
     support: full
+    details:
+      - What C(useradd) or C(userdel) would refuse is not seen.
   diff_mode:
-    description: For each person what they have and what they get, keys by their fingerprints.
+    support: full
+    details:
+      - For each user what they have and what they get, keys by their fingerprints.
+  idempotent:
     support: full
 notes:
   - Needs root on the node, and C(useradd), C(usermod) and C(userdel).

@@ -23,16 +23,9 @@ notes:
     C(ansible.posix.json), the return values are all.
   - The task succeeds whatever was found. A fleet in which groups of nodes are meant to differ is compared group by
     group, with a C(loop).
-attributes:
-  check_mode:
-    support: full
-    description: Does the same in check mode.
-  diff_mode:
-    support: none
-    description: The module changes nothing.
-  idempotent:
-    support: full
-    description: The module changes nothing.
+extends_documentation_fragment:
+  - gpuops.fleet._attributes
+  - gpuops.fleet._attributes.read_only
 options:
   results:
     description:

@@ -135,20 +135,9 @@ notes:
     nor missed.
   - With C(async) and C(poll=0) the task waits for the answer all the same, and leaves it for
     C(ansible.builtin.async_status).
-attributes:
-  check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying target.
-    support: full
-    details: The module only reads, and does the same in check mode.
-  diff_mode:
-    description: Will return details on what has changed (or possibly needs changing in check_mode), when in diff mode.
-    support: none
-    details: The module changes nothing.
-  idempotent:
-    description:
-      - When run twice in a row outside check mode, with the same arguments, the second invocation indicates no change.
-    support: full
-    details: The module changes nothing.
+extends_documentation_fragment:
+  - gpuops.fleet._attributes
+  - gpuops.fleet._attributes.read_only
 """
 
 EXAMPLES = r"""

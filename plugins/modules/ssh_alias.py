@@ -18,16 +18,19 @@ description:
   - OpenSSH is the judge. A configuration that C(ssh -G) rejects is refused, and every new or changed alias must come
     out of C(ssh -G) exactly as asked. Otherwise both files stay as they were.
 author: gpuops.fleet contributors (@gpuops)
+extends_documentation_fragment:
+  - gpuops.fleet._attributes
 attributes:
   check_mode:
     support: full
-    description: Can run in C(check_mode) and return changed status prediction without modifying target.
   diff_mode:
     support: full
-    description: Returns the content of both files before and after, where they change.
+    details:
+      - Returns the content of both files before and after, where they change.
   idempotent:
     support: full
-    description: A second run with the same options changes no byte.
+    details:
+      - A second run with the same options changes no byte.
 options:
   aliases:
     description:

@@ -45,13 +45,19 @@ options:
         not have are left out.
     type: dict
     default: {}
+extends_documentation_fragment:
+  - gpuops.fleet._attributes
 attributes:
   check_mode:
     support: full
-    description: Nothing is written but C(/run/sshd) where it is missing.
+    details:
+      - Nothing is written but C(/run/sshd) where it is missing.
   diff_mode:
     support: full
-    description: Shows each file; of the list of revoked keys only its size.
+    details:
+      - Shows each file; of the list of revoked keys only its size.
+  idempotent:
+    support: full
 notes:
   - Needs root on the node, and OpenSSH 8.2 or later.
 seealso:

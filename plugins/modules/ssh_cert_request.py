@@ -46,13 +46,9 @@ options:
       - Where certificates go that have no other place.
     type: path
     required: true
-attributes:
-  check_mode:
-    support: full
-    description: It changes nothing anyway.
-  diff_mode:
-    support: none
-    description: It changes nothing.
+extends_documentation_fragment:
+  - gpuops.fleet._attributes
+  - gpuops.fleet._attributes.read_only
 """
 
 EXAMPLES = r"""

@@ -35,16 +35,9 @@ notes:
 requirements:
   - OpenSSH client 7.6 or later on the controller
   - paramiko on the controller (without it, what it would be asked is skipped)
-attributes:
-  check_mode:
-    support: full
-    description: Only reads, so check mode does the same.
-  diff_mode:
-    support: none
-    description: Changes nothing.
-  idempotent:
-    support: full
-    description: Changes nothing.
+extends_documentation_fragment:
+  - gpuops.fleet._attributes
+  - gpuops.fleet._attributes.read_only
 options:
   host:
     description:

@@ -20,16 +20,21 @@ notes:
   - It prints where the stdout callback is one for people, such as C(default). With any other, such as
     C(ansible.posix.json), the return values are all.
   - The task succeeds whatever was found. M(gpuops.fleet.ssh_doctor_verdict) makes an exit code of it.
+extends_documentation_fragment:
+  - gpuops.fleet._attributes
 attributes:
   check_mode:
     support: full
-    description: Prints the same, and does not write O(dest).
+    details:
+      - Prints the same, and does not write O(dest).
   diff_mode:
     support: none
-    description: The report is shown already.
+    details:
+      - The report is shown already.
   idempotent:
     support: none
-    description: The report holds times, so each one differs.
+    details:
+      - The report holds times, so each one differs.
 options:
   nodes:
     description: What M(gpuops.fleet.ssh_doctor) returned, by the name of the node, in the order in which it is shown.

@@ -15,16 +15,9 @@ description:
     So C(ansible-playbook) ends with 4 when a node is V(unreachable), else with 2 when one has a V(warning), and the
     C(PLAY RECAP) counts the node as such.
   - Runs on the controller and does nothing else.
-attributes:
-  check_mode:
-    support: full
-    description: Changes nothing, so check mode does the same.
-  diff_mode:
-    support: none
-    description: Changes nothing.
-  idempotent:
-    support: full
-    description: Changes nothing.
+extends_documentation_fragment:
+  - gpuops.fleet._attributes
+  - gpuops.fleet._attributes.read_only
 options:
   verdict:
     description:

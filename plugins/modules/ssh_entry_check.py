@@ -16,16 +16,9 @@ description:
   - Runs on the control node, whatever the connection of the host is, and starts no process.
 author:
   - gpuops.fleet contributors (@gpuops)
-attributes:
-  check_mode:
-    description: Can run in check mode and return changed status prediction without modifying target.
-    support: full
-  diff_mode:
-    description: Returns details on what has changed, or would change in check mode, when in diff mode.
-    support: none
-  idempotent:
-    description: A second run with the same arguments indicates no change.
-    support: full
+extends_documentation_fragment:
+  - gpuops.fleet._attributes
+  - gpuops.fleet._attributes.read_only
 options:
   entry:
     description:

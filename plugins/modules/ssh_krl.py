@@ -49,13 +49,17 @@ options:
     type: list
     elements: str
     default: []
+extends_documentation_fragment:
+  - gpuops.fleet._attributes
 attributes:
   check_mode:
     support: full
-    description: Nothing is written.
   diff_mode:
     support: full
-    description: Shows what the KRL is made of.
+    details:
+      - Shows what the KRL is made of.
+  idempotent:
+    support: full
 seealso:
   - module: gpuops.fleet.ssh_ca_trust
 """

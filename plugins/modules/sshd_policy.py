@@ -110,14 +110,19 @@ options:
     description:
       - Which change to keep. Set by the half on the controller.
     type: str
+extends_documentation_fragment:
+  - gpuops.fleet._attributes
 attributes:
   check_mode:
-    description: The result is tried and shown, nothing is written but C(/run/sshd) where it is missing.
     support: full
+    details:
+      - The result is tried and shown, nothing is written but C(/run/sshd) where it is missing.
   diff_mode:
-    description:
+    support: full
+    details:
       - Shows each file; of C(/etc/ssh/moduli) only how many groups there are, and nothing of private keys, whatever
         their files are called.
+  idempotent:
     support: full
 notes:
   - Needs root on the node, and OpenSSH 8.2 or later, which has C(Include).
