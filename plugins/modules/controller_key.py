@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: controller_key
-short_description: See to the key by which this controller enters a fleet
+short_description: Ensure that the control node has a usable SSH key pair
 version_added: 0.2.0
 description:
   - Makes an ed25519 key without a passphrase where there is none. A key that is there is never overwritten.

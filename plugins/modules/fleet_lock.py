@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: fleet_lock
-short_description: Let only one playbook run at a time change a fleet
+short_description: Lock a fleet for one playbook run
 version_added: 0.1.0
 description:
   - Fails when another C(ansible-playbook) on this controller holds the lock of the same fleet, and names it.

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: fleet_snapshot
-short_description: Show what is known of a fleet as one table on the terminal
+short_description: Print a status table of the fleet
 version_added: 0.1.0
 description:
   - Takes what the roles of this collection have noted of each node, names aliases that end on one and the same machine,

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: fleet_user_keys
-short_description: Find the SSH public keys of people, in text, files and URLs
+short_description: Find the SSH public keys of users, in text, files and URLs
 version_added: 0.2.0
 description:
   - Checks a list of people, and turns their keys and sources into the complete lines of C(authorized_keys)

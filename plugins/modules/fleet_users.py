@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: fleet_users
-short_description: Make the people of a list the people of a node
+short_description: Manage user accounts, sudo rules and SSH keys
 version_added: 0.2.0
 author: gpuops.fleet contributors (@gpuops)
 description:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: gpu_drift
-short_description: Show which GPU nodes are not like the others
+short_description: Report GPU configuration drift between nodes
 version_added: 0.2.0
 author: gpuops.fleet contributors (@gpuops)
 description:

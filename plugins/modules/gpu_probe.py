@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: gpu_probe
-short_description: Tell what NVIDIA GPUs a node has and whether they work
+short_description: Gather information about NVIDIA GPUs and check their health
 version_added: 0.1.0
 description:
   - Asks a node once, over the connection that is there, and gives one typed answer for a healthy or a sick machine.

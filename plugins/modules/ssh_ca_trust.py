@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: ssh_ca_trust
-short_description: Put the files on a node by which its sshd takes certificates
+short_description: Install CA keys, principals, KRL and host certificates for sshd
 version_added: 0.2.0
 author: gpuops.fleet contributors (@gpuops)
 description:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: ssh_cert_request
-short_description: Work out which SSH certificate a person may have
+short_description: Compute which SSH certificate a user may have
 version_added: 0.2.0
 author: gpuops.fleet contributors (@gpuops)
 description:

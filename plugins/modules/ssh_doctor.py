@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: ssh_doctor
-short_description: Say why a node cannot be reached over SSH, and what to type
+short_description: Diagnose why a node cannot be reached over SSH
 version_added: 0.1.0
 author: gpuops.fleet contributors (@gpuops)
 description:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: ssh_doctor_verdict
-short_description: End a node as unreachable or failed, as a report found it
+short_description: Set the task result to ok, failed or unreachable
 version_added: 0.2.0
 author: gpuops.fleet contributors (@gpuops)
 description:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: ssh_krl
-short_description: Make a list of revoked SSH keys and certificates from a list of people
+short_description: Create an OpenSSH key revocation list (KRL)
 version_added: 0.2.0
 author: gpuops.fleet contributors (@gpuops)
 description:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: sshd_policy
-short_description: Put a policy for sshd into force, with a way back
+short_description: Apply an sshd configuration with automatic rollback
 version_added: 0.2.0
 author: gpuops.fleet contributors (@gpuops)
 description:

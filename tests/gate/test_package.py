@@ -54,7 +54,8 @@ def test_tarball_holds_no_clutter(installed: Path) -> None:
     listed = run("tar", "-tzf", str(next(installed.glob("*.tar.gz"))), cwd=installed).splitlines()
     tops = {name.split("/")[0] for name in listed}
     assert tops <= KEPT | {
-        "CHANGELOG.rst", "CONTRIBUTING.md", "LICENSE", "LICENSES", "README.md", "REUSE.toml", "changelogs", "docs",
+        "CHANGELOG.rst", "CODE_OF_CONDUCT.md", "CONTRIBUTING.md", "LICENSE", "LICENSES", "README.md",
+        "REUSE.toml", "SECURITY.md", "changelogs", "docs",
     }  # fmt: skip
 
 
