@@ -18,7 +18,7 @@ from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.control_key im
 
 
 class ActionModule(ActionBase):
-    """See to the key of this controller without a process of Ansible's for each step."""
+    """See to the key of this control node without a process of Ansible's for each step."""
 
     TRANSFERS_FILES = False
     _requires_connection = False

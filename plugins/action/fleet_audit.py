@@ -86,7 +86,7 @@ class ActionModule(ActionBase):
         return replace(doors, untestable=tuple(untestable))
 
     def _origin(self) -> str:
-        """Where the connection comes from and who logged in, which sudo does not hand on."""
+        """Return variables for the shell: source of the connection and login user, which sudo does not hand on."""
         if not self._connection.become:
             return ""
         asked = 'printf "\\n%s\\n%s\\n" "$USER" "$SSH_CONNECTION"'

@@ -27,7 +27,7 @@ _KEPT = "_fleet_user_keys_arguments"
 
 
 class ActionModule(ActionBase):
-    """Find the keys of people, on the controller."""
+    """Find the keys of people, on the control node."""
 
     TRANSFERS_FILES = False
     _requires_connection = False

@@ -43,7 +43,7 @@ class ActionModule(ActionBase):
 
 
 def _for_the_node(person: t.Any) -> t.Any:
-    """What is only of use on the controller, as to whom certificates are issued and what is where, stays there."""
+    """Return the options of a user that the node needs; the rest stays on the control node."""
     if not isinstance(person, dict):
         return person
     known = {name: value for name, value in person.items() if name in PERSON_SPEC}

@@ -21,7 +21,7 @@ from ansible_collections.gpuops.fleet.plugins.plugin_utils._see.gpu.drift import
 
 
 class ActionModule(ActionBase):
-    """Compare the nodes on the controller and show where they differ."""
+    """Compare the nodes on the control node and show where they differ."""
 
     TRANSFERS_FILES = False
     _requires_connection = False

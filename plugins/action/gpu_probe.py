@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The controller half of gpu_probe: one round trip, no Python on the node, all parsing here."""
+"""The control node half of gpu_probe: one round trip, no Python on the node, all parsing here."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class ActionModule(ActionBase):
         result: dict[str, Any] = super().run(tmp, task_vars)
         host = self._task.delegate_to or (task_vars or {}).get("inventory_hostname", "the node")
         options, question = self._asked()
-        # What ends the task on the controller does not end the collector on the node.
+        # What ends the task on the control node does not end the collector on the node.
         limits = [options["deadline"]]
         if self._task.async_val:
             limits.append(self._task.async_val)

@@ -15,7 +15,7 @@ ARGUMENT_SPEC: dict[str, dict[str, t.Any]] = {
 
 
 class ActionModule(ActionBase):
-    """Only an action can end a node as unreachable without trying to reach it."""
+    """End a node as unreachable, failed or ok without connecting to it."""
 
     TRANSFERS_FILES = False
     _requires_connection = False

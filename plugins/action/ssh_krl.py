@@ -14,7 +14,7 @@ from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.target import 
 
 
 class ActionModule(ActionBase):
-    """Say which keys log in to the hosts of the play: a list that has one of them would shut this controller out."""
+    """Say which keys log in to the hosts of the play: a list that has one of them would shut this control node out."""
 
     TRANSFERS_FILES = False
     _supports_check_mode = True

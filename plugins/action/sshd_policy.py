@@ -122,5 +122,5 @@ def _first_sick(reports: list[Report]) -> list[Problem]:
 
 
 def _methods(reports: list[Report]) -> list[str]:
-    """How the server would let somebody in, over all logins."""
+    """Return the authentication methods that the server offered, over all logins, sorted."""
     return sorted({method for report in reports for method in report["auth_methods"] or []})

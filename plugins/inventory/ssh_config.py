@@ -29,7 +29,7 @@ notes:
   - C(ssh -G) runs the commands of C(Match exec) lines. They are those of your own file, and run once for each host,
     each time that the inventory is read. O(cache=true) saves that.
   - C(StrictHostKeyChecking) is not taken over, nor are known hosts in C(/dev/null). Host keys are checked.
-  - C(localhost), C(127.0.0.1) and C(::1) are left out, since Ansible means the controller by them.
+  - C(localhost), C(127.0.0.1) and C(::1) are left out, since Ansible means the control node by them.
   - Names that only C(Match) lines give are not found, nor are those behind an C(Include) whose path holds a C(%)
     token or an environment variable.
   - Without C(IdentityFile), the key with a usual name such as C(~/.ssh/id_ed25519) is taken if it is the only one.

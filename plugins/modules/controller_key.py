@@ -13,7 +13,7 @@ description:
   - Closes its mode, and puts its public half right where that is missing or of another key.
   - Fails for what is no key, for DSA and RSA of less than 3072 bits, and for a key with a passphrase that no agent
     holds. The message has the next command.
-  - Runs on the controller, whatever the connection of the host is.
+  - Runs on the control node, whatever the connection of the host is.
 author:
   - gpuops.fleet contributors (@gpuops)
 extends_documentation_fragment:
@@ -35,14 +35,14 @@ options:
     required: true
   private_directories:
     description:
-      - Directories on the controller that only their owner may enter, mode V(0700). Made when missing.
+      - Directories on the control node that only their owner may enter, mode V(0700). Made when missing.
     type: list
     elements: path
     default: []
 """
 
 EXAMPLES = r"""
-- name: See to the key of this controller
+- name: See to the key of this control node
   gpuops.fleet.controller_key:
     path: ~/.ssh/id_ed25519
     private_directories: [~/.ssh]

@@ -11,13 +11,13 @@ short_description: Check who may get into a node over SSH, and change nothing
 version_added: 0.2.0
 author: gpuops.fleet contributors (@gpuops)
 description:
-  - Reads what C(sshd) would do for each account (C(sshd -T -C), from an address elsewhere and from the controller's,
+  - Reads what C(sshd) would do for each account (C(sshd -T -C), from an address elsewhere and from the control node's,
     and once for each C(Match) block), the files it reads, host keys, C(authorized_keys), accounts and the log of
     logins, and judges each against a table of checks.
   - A check is V(ok), V(fail), V(unknown) (it could not be looked at) or V(skipped) (there is nothing to look at, or it
     is switched off). What is V(unknown) is never good.
   - One shell script is sent over Ansible's own connection, and a second time where there are C(Match) blocks. It needs
-    no Python on the node. All judging is done on the controller.
+    no Python on the node. All judging is done on the control node.
   - All checks, with their severities and thresholds, are in C(docs/audit.md) of the collection.
 notes:
   - The task succeeds whatever was found. It fails only on wrong options, and when the node gives no usable answer.

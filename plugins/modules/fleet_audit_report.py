@@ -14,7 +14,7 @@ description:
   - Takes the results of M(gpuops.fleet.fleet_audit) of all nodes, compares their host keys, and prints for each node
     what failed and what is not known, the worst first, each with the next command. A line for the fleet follows.
   - A node without a result, such as one that could not be reached, is listed as not audited.
-  - Runs on the controller. With C(-v) it prints the checks that are in order too, and with them who logged in. The
+  - Runs on the control node. With C(-v) it prints the checks that are in order too, and with them who logged in. The
     colours are Ansible's, so C(NO_COLOR) and a file instead of a terminal switch them off.
 notes:
   - It prints where the stdout callback is one for people, such as C(default). With any other, such as
@@ -44,12 +44,12 @@ options:
     required: true
   json_dest:
     description:
-      - File on the controller for the whole report as JSON, the same as the return values RV(summary) and RV(nodes).
+      - File on the control node for the whole report as JSON, the same as the return values RV(summary) and RV(nodes).
       - It is replaced in one step and readable by all. There are names of accounts and addresses in it, and no secrets.
     type: path
   junit_dest:
     description:
-      - File on the controller for the report in the XML of JUnit, with a test suite for each node and a test case for
+      - File on the control node for the report in the XML of JUnit, with a test suite for each node and a test case for
         each check. What failed is a failure, what is not known is an error, and either is skipped where its severity is
         V(info).
       - Otherwise as O(json_dest).

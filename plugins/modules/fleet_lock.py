@@ -9,10 +9,10 @@ module: fleet_lock
 short_description: Lock a fleet for one playbook run
 version_added: 0.1.0
 description:
-  - Fails when another C(ansible-playbook) on this controller holds the lock of the same fleet, and names it.
+  - Fails when another C(ansible-playbook) on this control node holds the lock of the same fleet, and names it.
   - The lock belongs to the running C(ansible-playbook) process and ends with it, however it ends.
     Nothing needs to be cleaned up.
-  - Runs on the controller, whatever the connection of the host is.
+  - Runs on the control node, whatever the connection of the host is.
 author:
   - gpuops.fleet contributors (@gpuops)
 extends_documentation_fragment:
@@ -29,7 +29,7 @@ attributes:
 options:
   path:
     description:
-      - The directory on the controller that the runs share, as a rule the user's C(~/.ssh).
+      - The directory on the control node that the runs share, as a rule the user's C(~/.ssh).
         Made with mode V(0700) when missing.
       - The lock is the file C(.gpuops-run.lock) in it.
     type: path

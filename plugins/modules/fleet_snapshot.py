@@ -11,7 +11,7 @@ version_added: 0.1.0
 description:
   - Takes what the roles of this collection have noted of each node, names aliases that end on one and the same machine,
     and prints a table with the cause and the next command for each node that failed.
-  - Runs on the controller, reads nothing else and changes nothing.
+  - Runs on the control node, reads nothing else and changes nothing.
 notes:
   - It prints where the stdout callback is one for people, such as C(default). With any other, such as
     C(ansible.posix.json), the return values are all.

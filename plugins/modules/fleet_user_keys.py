@@ -10,7 +10,7 @@ short_description: Find the SSH public keys of users, in text, files and URLs
 version_added: 0.2.0
 description:
   - Checks a list of people, and turns their keys and sources into the complete lines of C(authorized_keys)
-    that a node has to write. Runs on the controller, and changes nothing.
+    that a node has to write. Runs on the control node, and changes nothing.
   - A source that fails, is empty, or holds a line that is no public key gives an error of that person, never fewer
     keys. A node leaves the keys of a person with an error alone, so that nobody is removed because a server is down.
   - Each URL is fetched once per run, for however many hosts, at most eight at the same time, over https only.
@@ -59,7 +59,7 @@ options:
         type: str
       keys:
         description:
-          - Public keys as text, or the path of a file on the controller that holds some.
+          - Public keys as text, or the path of a file on the control node that holds some.
             A path begins with C(/) or C(~).
           - Options before a key are refused, they belong into O(users[].options).
         type: list

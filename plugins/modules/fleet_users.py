@@ -14,7 +14,7 @@ description:
   - The keys of a person are a block of lines in the first file that C(AuthorizedKeysFile) of sshd names. Each run
     writes the block anew, so a key that is taken out of the list goes. Lines that others wrote stay byte for byte,
     except one with a key of the list, which would undo its options.
-  - The keys by which this controller may be logged in are never taken away, and neither is the account that it
+  - The keys by which this control node may be logged in are never taken away, and neither is the account that it
     logs in as.
   - Somebody who is absent loses sudo rule, keys and account, and O(users[].keys) of theirs are taken out of the files
     of all other accounts too, unless somebody in the list has the same key. RV(had_access) says what they had.
@@ -98,12 +98,12 @@ options:
         type: bool
         default: false
   own_keys:
-    description: The fingerprints of keys that stay. Set by the half on the controller.
+    description: The fingerprints of keys that stay. Set by the half on the control node.
     type: list
     elements: str
     default: []
   login_user:
-    description: The account that stays. Set by the half on the controller.
+    description: The account that stays. Set by the half on the control node.
     type: str
     default: ""
 extends_documentation_fragment:

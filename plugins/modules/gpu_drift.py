@@ -17,7 +17,7 @@ description:
   - "Compared between nodes that have the same model: the number of these GPUs, their video BIOS, ECC, MIG and
     persistence mode."
   - What a node does not know makes no difference.
-  - Runs on the controller.
+  - Runs on the control node.
 notes:
   - It prints where the stdout callback is one for people, such as C(default). With any other, such as
     C(ansible.posix.json), the return values are all.

@@ -464,7 +464,7 @@ ALIAS_SPEC: dict[str, dict[str, t.Any]] = {
 
 
 def find_changes(path: str, own_path: str, own: ssh_alias.OwnFile, removing: bool) -> list[ssh_alias.Change]:
-    """What the files are, and what they have to be."""
+    """Return the files as they are and as they have to be."""
     include = ssh_alias.include_line(own_path)
     own_directory = os.path.dirname(own_path)
     target, own_target = os.path.realpath(path), os.path.realpath(own_path)

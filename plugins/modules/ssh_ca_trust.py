@@ -133,7 +133,7 @@ _LOGIN = "user=root,host=localhost,addr=127.0.0.1,laddr=127.0.0.1,lport=22"
 
 
 def ask_sshd(module: AnsibleModule) -> Effective:
-    """What sshd is told by its files."""
+    """Return what `sshd -T` says. Raises CaError if there is no sshd or it rejects its files."""
     program = process.sshd_program()
     if not program:
         raise CaError("there is no sshd on this machine", remedy="apt-get install openssh-server")
@@ -171,7 +171,7 @@ def check_revoked(module: AnsibleModule, content: bytes) -> None:
 
 
 def is_right(path: str, content: bytes | None) -> bool:
-    """Whether a file is as it is to be: sshd takes no file that others than root may write."""
+    """Return whether a file is as it is to be: sshd takes no file that others than root may write."""
     if content is None or read(path) != content:
         return content is None and not os.path.lexists(path)
     status = os.stat(path)

@@ -11,7 +11,7 @@ short_description: Diagnose why a node cannot be reached over SSH
 version_added: 0.1.0
 author: gpuops.fleet contributors (@gpuops)
 description:
-  - Examines the way from the controller to a node stage by stage, and names the first stage that fails with the
+  - Examines the way from the control node to a node stage by stage, and names the first stage that fails with the
     evidence, the cause from a closed table, and the next command to type. What works but is not well is listed too.
   - The stages are V(inventory) (address and port are sane, and C(ssh) accepts its configuration), V(resolve) (all
     addresses of the name), V(tcp) (the port accepts a connection), V(banner) (an SSH server speaks), V(algorithms)
@@ -23,8 +23,8 @@ description:
     is left to C(ssh), and the stages V(resolve) to V(algorithms) are skipped.
   - One run of Ansible examines a jump host once, for all nodes behind it, and each of them only logs in on it. When the
     jump host cannot be used, the cause is that of all nodes that are examined within the next 10 seconds.
-  - Runs wholly on the controller. It never opens Ansible's connection and needs nothing on the node but a shell, so it
-    works where other modules end with C(UNREACHABLE).
+  - Runs wholly on the control node. It never opens Ansible's connection and needs nothing on the node but a shell, so
+    it works where other modules end with C(UNREACHABLE).
   - All causes are in C(docs/causes.md) of the collection.
 notes:
   - The task succeeds also when the node is sick, see RV(ok). It fails only on invalid options.
@@ -33,8 +33,8 @@ notes:
     server once for its methods. No prompt is ever shown, no password is used, and no file is written on either side.
   - Each stage ends at the limit O(timeout), and all stages of an examination together end at four times that.
 requirements:
-  - OpenSSH client 7.6 or later on the controller
-  - paramiko on the controller (without it, what it would be asked is skipped)
+  - OpenSSH client 7.6 or later on the control node
+  - paramiko on the control node (without it, what it would be asked is skipped)
 extends_documentation_fragment:
   - gpuops.fleet._attributes
   - gpuops.fleet._attributes.read_only
@@ -57,7 +57,7 @@ options:
     type: str
   identity_file:
     description:
-      - Private key file on the controller. Only this key is offered.
+      - Private key file on the control node. Only this key is offered.
       - The default is the variable C(ansible_ssh_private_key_file). Without either, C(ssh) chooses the keys.
     type: path
   known_hosts_file:

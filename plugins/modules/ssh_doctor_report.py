@@ -14,8 +14,8 @@ description:
   - Takes the results of M(gpuops.fleet.ssh_doctor) of all nodes, compares them with one another, and prints one line
     for each node that is well, the stages of each one that is not, then what to type for each of these, then a summary.
   - Only this comparison finds two names that lead to one machine, and two machines with one host key.
-  - Runs on the controller. With C(-v) it prints all stages of all nodes. The colours are Ansible's, so C(NO_COLOR) and
-    a file instead of a terminal switch them off.
+  - Runs on the control node. With C(-v) it prints all stages of all nodes. The colours are Ansible's, so C(NO_COLOR)
+    and a file instead of a terminal switch them off.
 notes:
   - It prints where the stdout callback is one for people, such as C(default). With any other, such as
     C(ansible.posix.json), the return values are all.
@@ -42,7 +42,7 @@ options:
     required: true
   dest:
     description:
-      - File on the controller for the whole report as JSON, the same as the return values RV(summary) and RV(nodes).
+      - File on the control node for the whole report as JSON, the same as the return values RV(summary) and RV(nodes).
       - It is replaced in one step and readable by all. There are addresses and user names in it, and no secrets.
     type: path
 seealso:

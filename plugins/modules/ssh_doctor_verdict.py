@@ -14,7 +14,7 @@ description:
   - Turns a verdict of M(gpuops.fleet.ssh_doctor_report) or M(gpuops.fleet.fleet_audit_report) into Ansible's own.
     So C(ansible-playbook) ends with 4 when a node is V(unreachable), else with 2 when one has a V(warning), and the
     C(PLAY RECAP) counts the node as such.
-  - Runs on the controller and does nothing else.
+  - Runs on the control node and does nothing else.
 extends_documentation_fragment:
   - gpuops.fleet._attributes
   - gpuops.fleet._attributes.read_only

@@ -21,7 +21,7 @@ description:
     that changes. There, each key has its owner behind it, which is how it is remembered. A key without an owner, of an
     earlier release or of a KRL whose text was lost, stays while anybody is absent.
   - To let a key go by hand, take it out of O(people), take its line out of the text, and remove the KRL.
-  - The keys by which this controller may log in to the hosts of the play are never revoked. Where one would be, or
+  - The keys by which this control node may log in to the hosts of the play are never revoked. Where one would be, or
     where they cannot be told, the module fails and nothing has changed.
 options:
   path:
@@ -45,7 +45,7 @@ options:
     default: []
   own_keys:
     description:
-      - The fingerprints of keys that must not be revoked. Set by the half on the controller.
+      - The fingerprints of keys that must not be revoked. Set by the half on the control node.
     type: list
     elements: str
     default: []

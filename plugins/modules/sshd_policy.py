@@ -16,7 +16,7 @@ description:
     show what was asked for, and none of O(users) may be refused by it. If one would be, the module fails, says why,
     and nothing has changed.
   - The change is made with a timer on the node that puts everything back after O(rollback_seconds). It is stopped only
-    after B(a new connection) from this controller has logged in as the user of each of O(hosts). Before the change,
+    after B(a new connection) from this control node has logged in as the user of each of O(hosts). Before the change,
     the same is wanted.
   - Algorithms that the node's OpenSSH does not have are left out, and so are keywords that only newer ones know.
 options:
@@ -97,18 +97,18 @@ options:
     default: 30
   phase:
     description:
-      - What the half on the node does. Set by the half on the controller.
+      - What the half on the node does. Set by the half on the control node.
     type: str
     choices: [change, keep, restore]
     default: change
   users:
     description:
-      - Whom sshd must not refuse. Set by the half on the controller.
+      - Whom sshd must not refuse. Set by the half on the control node.
     type: list
     elements: str
   token:
     description:
-      - Which change to keep. Set by the half on the controller.
+      - Which change to keep. Set by the half on the control node.
     type: str
 extends_documentation_fragment:
   - gpuops.fleet._attributes

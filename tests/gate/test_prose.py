@@ -23,6 +23,11 @@ VERBS = (
     "Install|Issue|Pin|Probe|Read|Reboot|Record|Register|Reload|Remove|Report|Restart|Restore|Resume|Revoke|Run|Set|Show|"
     "Sign|Skip|Start|Stop|Test|Update|Upgrade|Validate|Verify|Wait|Write"
 )
+# For which docs/glossary.md has another word.
+WORDS = (
+    r"(?i)\b(people|persons?|somebody|nobody|everybody|anybody|whoever|teammates?|doors?|way (back|in)|the absent|"
+    r"(?<!slurm )controllers?)\b"
+)
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,8 @@ RULES = {
         r"^(What|Who|Whom|Whose|Whether|Where|How|Why|When|As|Of|Else|Also|Elsewhere|With|Without|For|From|Nothing|Only)\b",
         "Return the ports that sshd listens on.", "What a file shall say.",
     ),
+    "page-words": Rule("page", WORDS, "Users log in through the jump host.", "Nobody is locked out."),
+    "source-words": Rule("source", WORDS, "The Slurm controller decides.", "Runs on the controller."),
 }  # fmt: skip
 
 
@@ -99,7 +106,30 @@ def docstrings() -> Iterator[tuple[str, str]]:
                 yield str(path.relative_to(REPOSITORY)), text.splitlines()[0]
 
 
-TEXTS = {"task": tasks, "heading": headings, "short": short_descriptions, "docstring": docstrings}
+def page_lines() -> Iterator[tuple[str, str]]:
+    for path in pages():
+        # The glossary names the words that are not used.
+        if path.name != "glossary.md":
+            text = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+            yield from ((str(path.relative_to(REPOSITORY)), line) for line in text.splitlines())
+
+
+def source_lines() -> Iterator[tuple[str, str]]:
+    """Yield the docstrings and comments of plugins and the documentation of modules, line by line."""
+    for path in (REPOSITORY / "plugins").rglob("*.py"):
+        text = path.read_text()
+        blocks = re.findall(r'"""(.*?)"""', text, re.DOTALL) + re.findall(r"^ *# (.*)$", text, re.MULTILINE)
+        yield from ((str(path.relative_to(REPOSITORY)), line) for block in blocks for line in block.splitlines())
+
+
+TEXTS = {
+    "task": tasks,
+    "heading": headings,
+    "short": short_descriptions,
+    "docstring": docstrings,
+    "page": page_lines,
+    "source": source_lines,
+}
 
 
 def anchors(page: Path) -> set[str]:

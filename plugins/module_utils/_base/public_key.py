@@ -50,7 +50,7 @@ class PublicKey:
 
     @property
     def fingerprint(self) -> str:
-        """As ssh-keygen -l and the log of sshd show it."""
+        """Return the SHA256 fingerprint as ssh-keygen -l and the log of sshd show it."""
         return fingerprint_of(base64.b64decode(self.blob))
 
     @property
@@ -63,7 +63,7 @@ class PublicKey:
 
     @property
     def weakness(self) -> str:
-        """Why the key should be replaced; empty for a good one."""
+        """Return why the key should be replaced, empty for a good one."""
         if self.kind == "ssh-dss":
             return "DSA"
         if self.kind == "ssh-rsa" and self.rsa_bits < _GOOD_RSA_BITS:
@@ -72,12 +72,12 @@ class PublicKey:
 
 
 def file_named(entry: str) -> str:
-    """The file on the controller that an entry of somebody's keys names; nothing when it is a key itself."""
+    """The file on the control node that an entry of somebody's keys names; nothing when it is a key itself."""
     return entry.strip() if entry.lstrip().startswith(("/", "~")) else ""
 
 
 def fingerprint_of(public: bytes) -> str:
-    """Of the bytes that the blob stands for."""
+    """Return the bytes that the blob stands for."""
     return "SHA256:" + base64.b64encode(hashlib.sha256(public).digest()).decode().rstrip("=")
 
 

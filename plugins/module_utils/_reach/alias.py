@@ -121,7 +121,7 @@ VERBATIM = (
 
 
 class AliasError(Exception):
-    """What failed, what was seen, and what to do next, in one message, and which aliases it is about."""
+    """Raised with what failed, what was seen and the remedy in one message, and the aliases it is about."""
 
     def __init__(self, message: str, names: Sequence[str] = ()) -> None:
         super().__init__(message)
@@ -129,7 +129,7 @@ class AliasError(Exception):
 
 
 class RefusedAliasError(AliasError):
-    """What is wrong with one alias as asked, also without the rest of the message."""
+    """Raised for one alias as asked; C(what) is the reason without the rest of the message."""
 
     def __init__(self, name: str, what: str) -> None:
         super().__init__(
@@ -326,7 +326,7 @@ def refuse_duplicates(names: Iterable[str]) -> None:
 
 
 def is_plain(name: str) -> bool:
-    """Whether all patterns of the name are host names that can be asked for."""
+    """Return whether all patterns of the name are host names that can be asked for."""
     return not ("*" in name or "?" in name or "!" in name)
 
 
@@ -480,7 +480,7 @@ def hosts_to_verify(aliases: Sequence[Alias], own: OwnFile) -> list[tuple[Alias,
 
 
 def resolve(ssh: str, config: str, host: str, context: Sequence[str] = ()) -> dict[str, list[str]]:
-    """What C(ssh -G) makes of a host name: lower-case keyword to its lines.
+    """Return what C(ssh -G) makes of a host name: lower-case keyword to its lines.
 
     The system-wide configuration is not read.
     """
@@ -694,7 +694,7 @@ def remove_empty(path: str) -> None:
 
 
 def has_other_mode(change: Change) -> bool:
-    """Whether a file that stays has another mode than it has to have."""
+    """Return whether a file that stays has another mode than it has to have."""
     return bool(change.before and change.after) and stat.S_IMODE(os.stat(change.path).st_mode) != change.mode
 
 

@@ -175,7 +175,7 @@ exit 1
 
 
 class FailoverError(Exception):
-    """What is wrong with a list of jump hosts."""
+    """Raised for a list of jump hosts that cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -266,7 +266,7 @@ def find_loop(failovers: Mapping[str, Failover]) -> list[str]:
 
 
 def matches(name: str, host: str) -> bool:
-    """Whether the patterns of a Host line match a host name."""
+    """Return whether the patterns of a Host line match a host name."""
     found = False
     for pattern in name.split():
         expression = re.escape(pattern.lstrip("!")).replace(r"\*", ".*").replace(r"\?", ".")
@@ -278,6 +278,6 @@ def matches(name: str, host: str) -> bool:
 
 
 def depends_on_case(name: str, host: str) -> bool:
-    """Whether the patterns match a host name in a Host line, but not in Match originalhost, or the other way round."""
+    """Return whether a Host line and a Match originalhost with these patterns differ about a host name."""
     lower = (name.lower(), host.lower())
     return lower != (name, host) and matches(*lower) != matches(name, host)

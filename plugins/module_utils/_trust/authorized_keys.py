@@ -25,7 +25,7 @@ _UNSEEN = dict.fromkeys(map(ord, "\r\v\f"))
 
 @dataclass(frozen=True)
 class Wish:
-    """What a file shall say: complete lines, and fingerprints of the keys that stay or go whoever wrote them."""
+    """Desired content of an authorized_keys file: lines to write, fingerprints to keep and to remove."""
 
     lines: t.Sequence[str] = ()
     exclusive: bool = False
@@ -42,7 +42,7 @@ def fingerprint_of(line: str) -> str:
 
 
 def _as_sshd_reads(line: str) -> str:
-    """Without what sshd does not see: a line ends for it with a NUL, and its base64 may have any white space in it."""
+    """Return the line as sshd reads it: up to a NUL, and without white space in the base64."""
     return line.partition("\0")[0].translate(_UNSEEN)
 
 

@@ -55,7 +55,7 @@ Files = t.Dict[str, t.Optional[bytes]]
 
 
 class CaError(ProblemError):
-    """What failed and what was seen, in one sentence."""
+    """Raised for a CA, certificate or KRL that cannot be used."""
 
 
 def read_text(path: str) -> str:
@@ -88,7 +88,7 @@ def is_present(person: Person) -> bool:
 def revocations(
     people: t.Sequence[Person], more: t.Sequence[str], read: Read, before: t.Sequence[tuple[str, str]] = ()
 ) -> list[str]:
-    """What a KRL must refuse, a line each: absent people by name and by key, and what is named. Last, whose a key is.
+    """Return the lines of a KRL: removed users by name and key, what is named, and last whose each key is.
 
     `before` are the keys of last time. One stays while its owner is absent, since the file or the answer that had it
     need not have it any more; without an owner, while anybody is.
@@ -131,7 +131,7 @@ def krl_entries(lines: t.Sequence[str]) -> list[str]:
 
 
 def text_of_krl(said: str) -> str:
-    """Where the text is lost: the keys of the KRL, of which `ssh-keygen -Q -l` says the hexadecimal digits."""
+    """Return the keys of a KRL whose text is lost, from the hexadecimal digits of `ssh-keygen -Q -l`."""
 
     def usual(match: t.Match[str]) -> str:
         return f"{_HASH}SHA256:{base64.b64encode(bytes.fromhex(match[1])).decode().rstrip('=')}"
@@ -237,7 +237,7 @@ def _last_day(person: Person) -> datetime.date:
 def request(
     person: Person, key: str, validity: str, dest: str, folder: str, now: datetime.datetime, read: Read
 ) -> Request:
-    """What is issued: with `key` for that file, else for the only key that the person has."""
+    """Return what is issued: with `key` for that file, else for the only key that the user has."""
     chosen, file = _choose_key(person, key, read)
     end = now + datetime.timedelta(seconds=seconds(validity))
     valid_to = f"+{seconds(validity)}s"
@@ -258,7 +258,7 @@ def request(
 
 
 def _principals(person: Person) -> list[str]:
-    """Where the certificate is good. The roles ssh_ca and cloud_init have the same rule."""
+    """Return the principals of a user. The roles ssh_ca and cloud_init have the same rule."""
     lists = []
     for field, default in (("cert_accounts", person["name"]), ("cert_groups", "gpu")):
         given = person.get(field)
@@ -363,7 +363,7 @@ def certificate_path(host_key: str) -> str:
 
 
 def sshd_settings(host_keys: t.Iterable[str], exists: t.Callable[[str], bool]) -> dict[str, t.Any]:
-    """What sshd is to be told: of nothing that is not there, since a missing KRL locks everybody out."""
+    """Return the settings for sshd, of files that exist only: a missing KRL locks everybody out."""
     settings: dict[str, t.Any] = {}
     if exists(REVOKED):
         settings["RevokedKeys"] = REVOKED

@@ -80,7 +80,7 @@ class FleetUsersError(ProblemError):
 
 @dataclass(frozen=True)
 class Person:
-    """What is wanted of one person."""
+    """The desired state of one user."""
 
     name: str
     present: bool = True
@@ -122,14 +122,14 @@ class State:
 
 @dataclass(frozen=True)
 class Login:
-    """Who changes this machine: the account, and the fingerprints of the keys that may be in use."""
+    """The login of this run: the account, and the fingerprints of the keys that may be in use."""
 
     user: str
     own: frozenset[str]
 
 
 def read_person(options: t.Mapping[str, t.Any]) -> Person:
-    """From the options of the module; what would become something else than what it says is refused."""
+    """Return the user of the module's options. Raises FleetUsersError for what a file would read otherwise."""
     name = options["name"]
     if not _NAME.fullmatch(name):
         raise FleetUsersError(
@@ -167,7 +167,7 @@ def sudoers_path(name: str) -> str:
 
 
 def login_sudoers_path(name: str) -> str:
-    """Where the role ssh_bootstrap writes the rule of a user that it makes to log in as."""
+    """Return the path at which the role ssh_bootstrap writes the sudo rule of the initial user."""
     return f"{SUDOERS}/login-gpuops-{name.replace('.', '~2e')}"
 
 
@@ -178,7 +178,7 @@ def sudoers_text(person: Person) -> str:
 def wanted_state(
     person: Person, now: State, own: t.AbstractSet[str], gone: t.AbstractSet[str], is_running: bool = False
 ) -> State:
-    """What this person shall have, where they have this now."""
+    """Return the desired state of a user who has this one now."""
     if not person.present:
         # What stays behind, an account in use or a home, opens no door.
         keys = {path: renew(text, Wish(exclusive=True, own=own)) for path, text in now.keys.items()}
@@ -278,7 +278,7 @@ def check_account(person: Person, now: Account | None, accounts: t.Sequence[pwd.
 
 
 def describe_state(state: State) -> str:
-    """What a person has, a line for each thing: the two sides of a diff."""
+    """Return what a user has, a line for each thing: one side of a diff."""
     lines = []
     if state.account:
         account = state.account
@@ -314,7 +314,10 @@ def keys_of_the_gone(people: t.Sequence[Person]) -> dict[str, str]:
 def gone_from(
     person: Person | None, now: State, own: t.AbstractSet[str], gone: t.AbstractSet[str]
 ) -> t.AbstractSet[str]:
-    """What goes from one account, whose own file is believed as to what we gave it: also more than the list says."""
+    """Return the fingerprints to remove from one account.
+
+    Its own file is believed as to what this collection gave it, also beyond what the list says.
+    """
     if person is None or (person.present and not person.error):
         return gone
     return gone - granted_to(now) if person.present else gone | granted_to(now) - own
@@ -529,7 +532,7 @@ class Machine:
         self._command(name, "userdel", *(["-r"] if person.home != "keep" and has_home else []), name)
 
     def check_home(self, person: Person, now: Account) -> None:
-        """What tar would leave out, userdel would still remove."""
+        """Raise FleetUsersError where tar would leave out what userdel would remove."""
         if person.home == "keep" or not os.path.isdir(now.home):
             return
         below = [line.split(" ")[1] for line in _read("/proc/self/mounts").splitlines()]
@@ -634,7 +637,7 @@ def _settle_person(
 
 
 def _foreseen(person: Person, before: State, after: State) -> State:
-    """For the diff: a new account has its keys, though where they will be is not known yet."""
+    """Return the state for the diff: a new account has its keys, whose path is not known yet."""
     if before.account or not person.present or person.error:
         return after
     return replace(after, keys={"": "".join(f"{line}\n" for line in person.lines)})
@@ -642,7 +645,7 @@ def _foreseen(person: Person, before: State, after: State) -> State:
 
 @dataclass
 class _Outcome:
-    """What was done, and for whom it could not be."""
+    """Changes that were made, and the problems of users who could not be configured."""
 
     gone: t.Mapping[str, str] = field(default_factory=dict)
     users: list[str] = field(default_factory=list)
@@ -687,7 +690,7 @@ class _Outcome:
 
 @contextlib.contextmanager
 def one_at_a_time(path: str = LOCK, seconds: float = 60.0) -> t.Iterator[None]:
-    """Keep two controllers apart, by a file that nobody else can open: else anybody could hold up their own removal."""
+    """Serialise runs with a root-only lock file, so that no user can hold up the removal of their own account."""
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
@@ -776,7 +779,7 @@ def _write_root(path: str, text: str) -> None:
 
 
 def _read(path: str) -> str:
-    """As sshd reads the files of people: a pipe or a device in the place of a file must not hold us up."""
+    """Return the text of a file as sshd reads it; a pipe or a device in its place raises OSError."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
@@ -808,7 +811,7 @@ def _replace(path: str, text: str, mode: int) -> None:
 
 
 def _complaint(entry: pwd.struct_passwd, path: str) -> str:
-    """What sshd, with its StrictModes, has against the file of keys or the way to it."""
+    """Return what StrictModes of sshd has against the file of keys or its folders."""
     for place in (entry.pw_dir, os.path.dirname(path), path):
         try:
             found = os.stat(place)
@@ -828,12 +831,12 @@ def _sshd_config() -> str:
 
 
 def _may_differ() -> bool:
-    """Whether sshd may look for the keys of one person elsewhere than for those of another."""
+    """Return whether sshd may look for the keys of one person elsewhere than for those of another."""
     return bool(re.search(r"^\s*match\b.*^\s*authorizedkeysfile\b", _sshd_config(), re.I | re.M | re.S))
 
 
 def _is_locked(name: str) -> bool:
-    """Whether the account has expired on the day that we write for those that cannot be deleted yet."""
+    """Return whether the account has expired on the day that we write for those that cannot be deleted yet."""
     for line in _read("/etc/shadow").splitlines():
         fields = line.split(":")
         if fields[0] == name and len(fields) > 7:

@@ -45,7 +45,7 @@ class Holder:
         return cls(socket.gethostname(), pid, found.stdout.strip(), _ticks(pid))
 
     def is_same(self, other: Holder) -> bool:
-        """Whether both are one process."""
+        """Return whether both are one process."""
         if self.ticks and other.ticks:
             return (self.host, self.pid, self.ticks) == (other.host, other.pid, other.ticks)
         return (self.host, self.pid, self.started) == (other.host, other.pid, other.started)
@@ -56,7 +56,7 @@ class Holder:
 
 
 def _ticks(pid: int) -> str:
-    """Of Linux, when a process started, in ticks since this boot; empty elsewhere and where there is none."""
+    """Return when a process started, in ticks since this boot; empty where there is no /proc or process."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
@@ -67,7 +67,7 @@ def _ticks(pid: int) -> str:
 
 
 def read(text: str) -> Holder | None:
-    """Who a lock file names; nobody when it is empty or damaged."""
+    """Return the holder that a lock file names, None when it is empty or damaged."""
     try:
         return Holder(**json.loads(text))
     except (ValueError, TypeError):

@@ -40,7 +40,7 @@ class Shared:
 
 @contextlib.contextmanager
 def shared(folder: str, *key: object) -> t.Iterator[Shared]:
-    """What is known under this key; whoever comes second waits until the first has left the block."""
+    """Yield what is known under this key; the second process waits until the first has left the block."""
     name = hashlib.sha256(repr(key).encode()).hexdigest()
     with open(os.path.join(folder, f"gpuops-{name}"), "a+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -40,12 +40,12 @@ _FOR_PEOPLE = frozenset(
 
 
 def is_ad_hoc() -> bool:
-    """Whether this is the command ansible, which alone has the option --one-line."""
+    """Return whether this is the command ansible, which alone has the option --one-line."""
     return "one_line" in context.CLIARGS
 
 
 def is_for_people(callback: str) -> bool:
-    """Whether a stdout callback of that name writes for people; of a strange one nobody knows."""
+    """Return whether a stdout callback of that name writes for people; of a strange one nobody knows."""
     collection, _dot, name = callback.rpartition(".")
     return collection in _COLLECTIONS and name in _FOR_PEOPLE
 

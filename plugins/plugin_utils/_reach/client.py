@@ -101,7 +101,7 @@ _SYSTEM_CLOSED = re.compile(r"System is (?:booting up|going down)|/run/nologin|n
 
 @dataclass(frozen=True)
 class Target:
-    """What to examine; `port` keeps what the inventory says, number or not."""
+    """The login to examine; `port` keeps what the inventory says, number or not."""
 
     alias: str
     host: str
@@ -150,7 +150,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Session:
-    """What the client's debug output tells about the node itself, not about a jump host before it."""
+    """Debug output of the client about the node itself, without that about jump hosts."""
 
     lines: tuple[str, ...]
     server_version: str | None
@@ -163,7 +163,7 @@ class Session:
 
 
 def client_arguments(target: Target) -> list[str]:
-    """What the inventory says, as arguments of ssh; the destination comes after them."""
+    """Return what the inventory says as arguments of ssh; the destination comes after them."""
     arguments = []
     if target.ssh_config:
         arguments += ["-F", target.ssh_config]
@@ -320,7 +320,7 @@ def read_session(stderr: str, route: Route) -> Session | None:
 
 
 def trusts_host_key(stderr: str, route: Route) -> bool:
-    """Whether the key exchange is over, so the host key was accepted."""
+    """Return whether the key exchange is over, so the host key was accepted."""
     session = read_session(stderr, route)
     return bool(session and _first(_KEYS_CHANGED, session.lines))
 
@@ -331,7 +331,7 @@ def is_authenticated(stderr: str, route: Route) -> bool:
 
 
 def is_shared(stderr: str) -> bool:
-    """Whether the login's connection takes others now."""
+    """Return whether the login's connection takes others now."""
     return "\ndebug1: Entering interactive session" in stderr
 
 
@@ -445,7 +445,7 @@ def _classify_denied(lines: tuple[str, ...], denied: str) -> t.NoReturn:
 
 
 def classify_forwarding(stderr: str) -> SickError | None:
-    """What the login's connection says of a channel that could not be opened; None when it says nothing of it.
+    """Return the cause that the login's connection gives for a channel that was refused, None if there is none.
 
     `stderr` is the output since the channel was asked for.
     """
@@ -470,7 +470,7 @@ def classify_forwarding(stderr: str) -> SickError | None:
 
 
 def classify_sftp(finished: Finished, login: str) -> SickError | None:
-    """Why a client of the login's connection got no sftp; None when the connection cannot be shared.
+    """Return the cause why a client of the login's connection got no sftp, None if it cannot be shared.
 
     `login` is what the login said meanwhile: a program that started has an exit status, a refused request has none.
     """

@@ -63,7 +63,7 @@ WAY_IN = (
 
 
 class SshConfigError(ProblemError):
-    """What failed, what was seen, and what to do next, in one message."""
+    """Raised for a configuration of ssh that cannot be read."""
 
 
 def host_names(path: str) -> list[str]:
@@ -184,5 +184,5 @@ def _tilde(path: str) -> str:
 
 
 def _home() -> str:
-    """Where ssh looks for its files, whatever $HOME is."""
+    """Return the folder in which ssh looks for its files, whatever $HOME is."""
     return pwd.getpwuid(os.getuid()).pw_dir

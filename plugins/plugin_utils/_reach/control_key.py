@@ -133,7 +133,7 @@ def _keygen(*arguments: str) -> Finished:
 
 
 def _fingerprint(kind: str) -> str:
-    """Of a line of ssh-keygen -l; something that no agent lists where there is none."""
+    """Return the fingerprint of a line of ssh-keygen -l, or a text that no agent lists."""
     found = re.search(r"SHA256:\S+", kind)
     return found.group() if found else "no fingerprint"
 

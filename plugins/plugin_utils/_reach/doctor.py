@@ -80,7 +80,7 @@ class Stage:
 
 @dataclass
 class _Note:
-    """What the body of a stage has to say."""
+    """Result of the body of a stage."""
 
     evidence: str = ""
     warnings: list[SickError] = field(default_factory=list)
@@ -102,7 +102,7 @@ class _Way:
 
 @dataclass
 class _Examination:
-    """What is known so far, also when a later stage fails."""
+    """Observations so far, also when a later stage fails."""
 
     target: Target
     route: Route
@@ -180,7 +180,7 @@ class _JumpHostError(Exception):
 
 
 def still_holds(finding: t.Mapping[str, t.Any], since: float, now: float) -> bool:
-    """Whether a process may take over what another one has found of a jump host.
+    """Return whether a process may take over what another one has found of a jump host.
 
     `since` is when it has looked itself: whoever tries again wants to know how it is now. Of several that try again the
     first one does it for all.
@@ -253,7 +253,7 @@ def check_inventory(target: Target) -> str:
 
 
 def may_be_sftp_version(data: bytes) -> bool:
-    """Whether an answer can begin like this: a length of four bytes, from that of type and version on, and the type."""
+    """Return whether an answer can begin like this: a length of four bytes, and the type."""
     least, most = (int.from_bytes(data[:4].ljust(4, rest), "big") for rest in (b"\0", b"\xff"))
     return least < _SFTP_BYTES and most >= 5 and data[4:5] in (b"", bytes([_SFTP_VERSION]))
 
@@ -495,7 +495,7 @@ def _look(hop: _Examination, way: _Way | None, argv: list[str], stack: contextli
 
 
 def _finding(hop: _Examination, sick: SickError | None) -> dict[str, t.Any]:
-    """What other processes need not find out; a login that worked is nobody else's."""
+    """Return the part of an examination that other processes can use; a login that worked is not one."""
     stages = hop.stages if sick else [stage for stage in hop.stages if stage.stage not in ("host_key", "login")]
     return {
         "when": time.monotonic(),

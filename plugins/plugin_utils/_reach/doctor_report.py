@@ -41,13 +41,13 @@ class Node:
 
     @property
     def causes(self) -> list[dict[str, t.Any]]:
-        """What is to be done, the reason why it cannot be reached alone."""
+        """Return the causes with their remedies; the one why a node cannot be reached comes alone."""
         cause = self.examined["cause"]
         return [cause] if cause else list(self.examined["concerns"])
 
     @property
     def ms(self) -> int:
-        """What its own examination took, without what another node's had found out before."""
+        """Return the milliseconds of its own examination, without stages that another node had before."""
         hops = [*self.examined["jump_hosts"], self.examined]
         own = [stage for hop in hops for stage in hop["stages"] if stage["stage"] not in hop.get("shared", ())]
         return sum(stage["ms"] for stage in own)
@@ -80,7 +80,7 @@ def document(nodes: t.Sequence[Node]) -> dict[str, t.Any]:
 
 
 def count(nodes: t.Sequence[Node]) -> dict[str, int]:
-    """How many nodes have which verdict."""
+    """Return how many nodes have which verdict."""
     verdicts = Counter(node.verdict for node in nodes)
     return {verdict: verdicts[verdict] for verdict in (WELL, WARNING, UNREACHABLE)}
 

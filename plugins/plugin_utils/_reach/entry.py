@@ -38,7 +38,7 @@ _MOST_SECONDS = 86400
 
 
 class EntryError(ProblemError):
-    """What is wrong with a node's entry: the node, each value with its variable, and the next command."""
+    """Raised for an entry of the inventory that cannot be used, with each value and its variable."""
 
 
 def check_entry(host: str, entry: t.Mapping[str, t.Any], first_user: str = "") -> dict[str, t.Any]:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The private key on the controller: its file, its .pub file, and the agent.
+"""The private key on the control node: its file, its .pub file, and the agent.
 
 This plugin util is PRIVATE to the collection. The file format is that of PROTOCOL.key of OpenSSH.
 """
@@ -40,7 +40,7 @@ _MAGIC = b"openssh-key-v1\0"
 
 @dataclass(frozen=True)
 class PrivateKey:
-    """What a private key file tells without its passphrase; `public` is empty where that is encrypted too."""
+    """Content of a private key file without its passphrase; `public` is empty where it is encrypted."""
 
     locked: bool
     public: bytes = b""
@@ -127,7 +127,7 @@ def check_keys(identity_file: str | None, route: Route, timeout: float) -> KeyRe
 
 
 def keys_in_use(target: Target) -> set[str]:
-    """The fingerprints of the keys by which this controller may be logged in, in files or in the agent."""
+    """The fingerprints of the keys by which this control node may be logged in, in files or in the agent."""
     # Without a look at the configuration, which may try jump hosts.
     if target.identity_file and "IdentitiesOnly=yes" in target.ssh_args:
         files: t.Sequence[str] = [target.identity_file]
@@ -201,7 +201,7 @@ def _told_fingerprint(path: str, timeout: float) -> str:
 
 
 def _fingerprint_of_file(path: str) -> str:
-    """Where the private key is in the agent, there may be only the .pub file, or ssh may be told its name."""
+    """Return the fingerprint of a key file, also of a .pub file alone whose private half is in the agent."""
     data = _read(path)
     private = parse_private_key(data)
     public = private.public if private else parse_public_key(data.decode("utf-8", "replace"))

@@ -122,7 +122,7 @@ def judge_sudo(node: Node) -> tuple[str, list[SickError]]:
 
 
 def judge_clock(node: Node, now: float) -> tuple[str, list[SickError]]:
-    """`now` is the time on the controller when the answer came."""
+    """`now` is the time on the control node when the answer came."""
     if not re.fullmatch(r"\d+", node.first("epoch")):
         return "the node does not tell its time", []
     ahead = int(node.first("epoch")) - int(now)

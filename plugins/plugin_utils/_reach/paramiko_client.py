@@ -32,7 +32,7 @@ else:
 
 @dataclass(frozen=True)
 class Opinion:
-    """How far paramiko came; `failure` is empty when the server named its methods."""
+    """Result of a connection of paramiko; `failure` is empty when the server named its methods."""
 
     fingerprint: str | None = None
     methods: tuple[str, ...] | None = None
@@ -41,7 +41,7 @@ class Opinion:
 
 @functools.cache
 def algorithms() -> Algorithms:
-    """What paramiko offers."""
+    """Return the algorithms that paramiko offers."""
     ours, theirs = socket.socketpair()
     with ours, theirs, contextlib.closing(paramiko.Transport(ours)) as transport:
         options = transport.get_security_options()

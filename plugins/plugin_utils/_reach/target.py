@@ -39,7 +39,7 @@ def cleaning_up() -> t.Iterator[None]:
 
 
 def choose_target(options: t.Mapping[str, t.Any], variable: t.Callable[[str], t.Any], remote_user: str) -> Target:
-    """What an option leaves open comes from the variables that Ansible's own ssh connection reads."""
+    """Return the target of a task; what its options leave open comes from the variables of Ansible's ssh connection."""
 
     def choose(option: str, name: str) -> t.Any:
         return options[option] if options.get(option) is not None else variable(name)

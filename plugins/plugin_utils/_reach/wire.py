@@ -35,7 +35,7 @@ Addresses = t.Sequence[tuple[socket.AddressFamily, str]]
 
 @dataclass(frozen=True)
 class Algorithms:
-    """What one side offers, best first."""
+    """Algorithms that one side offers, best first."""
 
     kex: tuple[str, ...]
     host_keys: tuple[str, ...]

@@ -42,7 +42,7 @@ class NoAnswer(FetchError):
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server said; the names of `headers` are in lower case, `url` is where the last redirect led."""
+    """Answer of a server; names of `headers` are in lower case, `url` is where the last redirect led."""
 
     status: int
     headers: t.Mapping[str, str]
@@ -54,7 +54,7 @@ Fetch = t.Callable[[str, t.Mapping[str, str]], Answer]
 
 
 def check_url(url: str) -> str:
-    """What is wrong with a URL; nothing if it may be fetched."""
+    """Return what is wrong with a URL, an empty text if it may be fetched."""
     if not (url.isascii() and url.isprintable()) or " " in url:
         return "the URL has blanks or other characters in it that a URL cannot have"
     try:

@@ -22,7 +22,7 @@ _REFUSED = "what it says of its host keys was not taken"
 
 
 class HostKeyError(ProblemError):
-    """What was refused, in one sentence with the next command."""
+    """Raised for an answer that has not the form of host keys."""
 
 
 def checked_host_keys(answer: object, host: str) -> list[str]:

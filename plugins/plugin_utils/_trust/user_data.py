@@ -68,12 +68,12 @@ _REPEATED = {
 
 
 class UserError(ValueError):
-    """What is wrong with the list of people."""
+    """Raised for a list of users that cannot be used."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where keys are fetched from, who must be in which team for them, and which keys may come."""
+    """A source of keys: its URL, the team its users must be in, and the keys that may come."""
 
     url: str
     team: str = ""

@@ -51,7 +51,7 @@ _Value = t.TypeVar("_Value")
 
 
 class SourceError(ProblemError):
-    """Why the keys of a source are not known."""
+    """Raised where the keys of a source are not known."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class GitHub:
 
 @dataclass
 class _Found:
-    """What has been found of one person so far: by blob, each key with where it is from."""
+    """Keys of one user found so far: by blob, each key with where it is from."""
 
     keys: dict[str, tuple[PublicKey, str]] = field(default_factory=dict)
     problem: Problem | None = None
@@ -181,7 +181,7 @@ class Sources:
 def resolve(
     people: t.Sequence[Person], sources: Sources, today: datetime.date
 ) -> tuple[list[dict[str, t.Any]], list[str]]:
-    """What the nodes need to know of each person, and remarks for whoever runs this."""
+    """Return what the nodes need to know of each user, and remarks for the operator."""
     everyone = {person.name: _collect(person, sources, today) for person in people}
     remarks = [remark for found in everyone.values() for remark in found.remarks]
     owners: dict[str, list[str]] = defaultdict(list)

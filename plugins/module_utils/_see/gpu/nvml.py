@@ -23,7 +23,7 @@ from ansible_collections.gpuops.fleet.plugins.module_utils._see.gpu.nvml_calls i
 
 
 def read(deadline: float) -> dict[str, t.Any]:
-    """What NVML says within so many seconds; what it said before it hung or crashed is kept."""
+    """Return what NVML says within so many seconds, also what it said before it hung or crashed."""
     start = time.monotonic()
     answer: dict[str, t.Any] = {
         "outcome": "",
@@ -97,7 +97,7 @@ def _lines(pipe: t.BinaryIO, end: float) -> t.Iterator[bytes | None]:
 
 
 def _end_of(pid: int, end: float) -> str:
-    """How a child ended that closed its pipe; it may hang in the kernel on its way out."""
+    """Return how a child ended that closed its pipe; it may hang in the kernel on its way out."""
     ended, status = os.waitpid(pid, os.WNOHANG)
     while not ended and time.monotonic() < end:
         time.sleep(0.01)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The options of gpu_probe, for its half on the controller and its half on the node. **PRIVATE** to the collection."""
+"""The options of gpu_probe, for its halves on the control node and on the node. **PRIVATE** to the collection."""
 
 from __future__ import annotations
 

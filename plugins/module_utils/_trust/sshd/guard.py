@@ -41,7 +41,7 @@ _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def kept_as(path: str) -> str:
-    """Where the old file waits: sshd and systemd read no name like this."""
+    """Return where the old file waits, a name that sshd and systemd do not read."""
     folder, name = os.path.split(path)
     return f"{folder}/.{name}.gpuops-before"
 

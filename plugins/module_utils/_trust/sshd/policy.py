@@ -52,7 +52,7 @@ Files = t.Dict[str, t.Optional[bytes]]
 
 @dataclass(frozen=True)
 class Policy:
-    """What is wanted."""
+    """The policy as the module has it in its options."""
 
     present: bool
     settings: t.Mapping[str, str]
@@ -67,7 +67,7 @@ class Policy:
 
 @dataclass(frozen=True)
 class Sshd:
-    """How sshd runs here."""
+    """The sshd of this machine, and how it runs."""
 
     program: str
     listeners: tuple[Listener, ...]
@@ -82,7 +82,7 @@ class Sshd:
         return self.listeners[0].overriding if self.listeners else []
 
     def test(self, main: str) -> str:
-        """What `sshd -t` has against these files."""
+        """Return what `sshd -t` has against these files, an empty text for nothing."""
         code, said = process.ask_sshd(self.run, [self.program, *self.overriding, "-f", main, "-t"])
         return said.strip() or f"sshd -t ended with {code}" if code else ""
 
@@ -95,7 +95,7 @@ class Sshd:
 
 
 def find_sshd(run: Run) -> Sshd:
-    """How sshd runs here; an error when a change could not be brought into force, or would end it."""
+    """Find how sshd runs here. Raises SshdError where a change could not take effect, or would end it."""
     program = process.sshd_program()
     if not program:
         raise SshdError("there is no sshd on this machine", remedy="apt-get install openssh-server")
@@ -248,7 +248,7 @@ def _refusal(what: str, keywords: t.Sequence[str], directives: t.Sequence[judge.
 
 
 def _check_listening(sshd: Sshd, effective: Effective, settings: t.Mapping[str, str]) -> None:
-    """What lies on disk and is not in force yet would come into force with our reload, whoever wrote it."""
+    """Raise SshdError if a reload would apply a pending edit of others that changes the listen addresses."""
     if sshd.waiting or "Port" in settings:
         return
     now = {f"{address}:{port}" for listener in sshd.listeners for address, port in listener.sockets}
@@ -314,7 +314,7 @@ class _Change:
 
 
 def _prepare(policy: Policy, sshd: Sshd, login: Login, run: Run, scratch: str) -> _Change:
-    """What is to be changed."""
+    """Return the change that brings the policy into force. Raises SshdError if sshd rejects the present files."""
     present: Files = {path: read(path) for path in _managed()}
     if present[CONFIG] is None:
         raise SshdError(f"there is no {CONFIG}", remedy="apt-get install --reinstall openssh-server")

@@ -155,7 +155,7 @@ def ask_sshd(run: Run, command: t.Sequence[str]) -> tuple[int, str]:
 
 
 def has_systemd() -> bool:
-    """Whether systemd runs this machine, as sd_booted(3) asks."""
+    """Return whether systemd runs this machine, as sd_booted(3) asks."""
     return os.path.isdir("/run/systemd/system")
 
 
@@ -178,7 +178,7 @@ class Socket:
 
     @property
     def service(self) -> str:
-        """What it starts, unless it starts a new sshd for each connection."""
+        """Return the unit that the socket starts; it is none where each connection gets a new sshd."""
         return self.unit.replace(".socket", ".service")
 
     @property
@@ -197,7 +197,7 @@ def active_socket(run: Run) -> Socket | None:
 
 
 def origin(proc: Path = Path("/proc"), pid: str = "self") -> tuple[str, str, int] | None:
-    """From where this module's connection comes, and to which address and port: SSH_CONNECTION of an ancestor.
+    """Return SSH_CONNECTION of an ancestor: source address, and address and port of the server.
 
     sudo does not hand the variable on, and root of a container may not read it from a user's process.
     """
@@ -215,7 +215,7 @@ def origin(proc: Path = Path("/proc"), pid: str = "self") -> tuple[str, str, int
 
 
 def reload_command(listener: Listener) -> list[str]:
-    """How to have this sshd read its files again."""
+    """Return the command that makes this sshd read its files again."""
     if listener.unit:
         return ["systemctl", "reload", listener.unit]
     return ["kill", "-HUP", str(listener.pid)]
@@ -265,7 +265,7 @@ def reload(
 
 
 def reload_commands(found: t.Sequence[Listener], waiting: Socket | None) -> list[list[str]]:
-    """How to have every sshd read its files again.
+    """Return the commands that make every sshd read its files again.
 
     One that has its socket from systemd cannot be told to. It is stopped, systemd goes on to listen, and the next
     connection starts one that reads the new files. Sessions are processes of their own and stay.
@@ -296,7 +296,7 @@ def parse_offer(payload: bytes) -> dict[str, str]:
 
 
 def doors(found: t.Sequence[Listener], waiting: Socket | None, ports: t.Sequence[int]) -> list[tuple[str, int]]:
-    """Where this machine itself reaches sshd at each of these ports."""
+    """Return the (address, port) at which this machine reaches sshd, one for each of these ports."""
     places = [("localhost", port) for port in waiting.ports] if waiting else []
     places += [place for listener in found for place in listener.sockets]
     loopback = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -305,7 +305,7 @@ def doors(found: t.Sequence[Listener], waiting: Socket | None, ports: t.Sequence
 
 
 def offer(door: tuple[str, int], patience: float = 5.0) -> dict[str, str]:
-    """What sshd offers to a new connection."""
+    """Algorithms that sshd offers to a new connection."""
     port = door[1]
     try:
         with socket.create_connection(door, timeout=patience) as connection:
@@ -324,7 +324,7 @@ def offer(door: tuple[str, int], patience: float = 5.0) -> dict[str, str]:
 
 
 def differing_offer(door: tuple[str, int], effective: Effective) -> dict[str, str]:
-    """What the running sshd offers other than its files say, by keyword."""
+    """Return by keyword what the running sshd offers other than its files say."""
     found = {}
     for keyword, value in offer(door).items():
         names, allowed = value.split(","), effective[keyword.lower()][0].split(",")

@@ -118,7 +118,7 @@ def words(value: object) -> str:
 def choose_algorithms(
     wanted: t.Mapping[str, t.Sequence[str]], known: t.Mapping[str, t.Sequence[str]]
 ) -> dict[str, str]:
-    """Of each list what this OpenSSH has, in the wanted order."""
+    """Return of each list what this OpenSSH has, in the wanted order. Raises AskedForError for none."""
     chosen = {}
     for keyword, names in wanted.items():
         common = [name for name in names if name in known[keyword]]
@@ -188,7 +188,7 @@ def _absolute(pattern: str) -> str:
 
 
 def includes(text: str, path: str) -> bool:
-    """Whether the main file includes the drop-in, for everybody."""
+    """Return whether the main file includes the drop-in, for everybody."""
     for line in text.splitlines():
         if re.match(r"\s*Match\s", line, re.IGNORECASE):
             return False
@@ -242,7 +242,7 @@ def read_directives(
 
 
 def foreign(keyword: str, directives: t.Sequence[Directive], own: str) -> list[Directive]:
-    """Who else sets this: lines that sshd reads before the drop-in `own`, and Match blocks, which always win."""
+    """Return who else sets a keyword: lines before the drop-in `own`, and Match blocks, which always win."""
     before = [directive.path for directive in directives].index(own) if any(d.path == own for d in directives) else 0
     return [
         directive
@@ -276,7 +276,7 @@ def refusals(
     key_types: t.Callable[[str], t.Sequence[str]],
     is_readable: t.Callable[[str], bool],
 ) -> list[str]:
-    """Why sshd, listening at these ports, would refuse this login, although `sshd -t` takes the configuration.
+    """Return why sshd, listening at these ports, would refuse this login although `sshd -t` passes.
 
     `key_types` reads a key file.
     """
@@ -341,7 +341,7 @@ def _accepts(accepted: t.Sequence[str], kind: str) -> bool:
 
 
 def _is_member(names: t.Iterable[str], pattern: str, address: str = "") -> bool:
-    """Whether a pattern of AllowUsers and its like means one of the names; also USER@ADDRESS."""
+    """Return whether a pattern of AllowUsers and its like means one of the names; also USER@ADDRESS."""
     name_pattern, at, place = pattern.partition("@")
     if at and address:
         try:

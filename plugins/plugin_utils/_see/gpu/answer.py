@@ -56,7 +56,7 @@ class PciGpu:
 
     @property
     def is_passed_through(self) -> bool:
-        """Whether it is held for a virtual machine."""
+        """Return whether it is held for a virtual machine."""
         return "vfio" in self.driver or self.driver in ("pci-stub", "xen-pciback", "pciback")
 
 
@@ -95,7 +95,7 @@ class KernelLog:
 
 @dataclass(frozen=True)
 class HostFacts:
-    """What the node says of its driver, kernels and services; empty or None is not known."""
+    """Facts of a node about its driver, kernels and services; empty or None is not known."""
 
     kernel_release: str = ""
     next_kernel: str = ""
@@ -127,7 +127,7 @@ class StuckProcess:
 
 @dataclass(frozen=True)
 class NodeAnswer:
-    """What the collector saw on one node."""
+    """Answer of the collector of one node."""
 
     sysroot: str = ""
     is_host: bool = False

@@ -24,11 +24,11 @@ _SHOWN = {True: "on", False: "off"}
 
 
 class GpuDriftError(Exception):
-    """What a node has is not what gpu_probe returns, and the text names the node."""
+    """Raised for a result that is not of gpu_probe; the text names the node."""
 
 
 def by_value(values: Mapping[Key, Value]) -> dict[Value, list[Key]]:
-    """Who has each value, the value that most have first."""
+    """Return the nodes of each value, the value that most have first."""
     holders: dict[Value, list[Key]] = {}
     for key, value in values.items():
         holders.setdefault(value, []).append(key)
@@ -62,7 +62,7 @@ def drift(results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def is_probed(result: Mapping[str, Any]) -> bool:
-    """Whether this came from gpu_probe, and not from a task that failed, was skipped or never ran."""
+    """Return whether this came from gpu_probe, and not from a task that failed, was skipped or never ran."""
     return result.get("gpus") is not None
 
 

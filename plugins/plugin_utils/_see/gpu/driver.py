@@ -64,7 +64,7 @@ def _on_disk(answer: NodeAnswer, module: str | None) -> dict[str, Any]:
 
 
 def _version_on_disk(answer: NodeAnswer, module: str | None) -> str | None:
-    """Of several flavours on disk, one file was read. The library tells the branch of the one in use, so else None."""
+    """Return the version on disk, None where the file that was read is of another branch than the library."""
     version, library = answer.host.module_on_disk_version, answer.host.library_version
     if library and version != module and version.partition(".")[0] != library.partition(".")[0]:
         return None
@@ -80,7 +80,7 @@ def _flavor(answer: NodeAnswer, module: str | None, on_disk: str | None) -> str 
 
 
 def _has_module(answer: NodeAnswer, kernel: str) -> bool | None:
-    """Whether a kernel finds an NVIDIA module; None where none of them does, as in a container or without driver."""
+    """Return whether a kernel finds an NVIDIA module; None where none does, as in a container."""
     kernels = answer.host.module_kernels
     return kernel in kernels if kernel and (kernels or answer.host.dkms_registered) else None
 

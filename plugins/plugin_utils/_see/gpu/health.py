@@ -62,7 +62,7 @@ class GpuHealthError(Exception):
 
 @dataclass(frozen=True)
 class Expectations:
-    """What the user says that a node has; None is not checked."""
+    """Expectations of the user about a node; None is not checked."""
 
     count: int | None = None
     model: str | None = None
@@ -78,7 +78,7 @@ class Expectations:
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check came to."""
+    """Result of one check."""
 
     status: str
     evidence: str
@@ -191,7 +191,7 @@ def health_checks(
 
 
 def worst(health: Iterable[Mapping[str, Any]]) -> str:
-    """What all checks come to: ok, unknown, warning or critical. A failure that is only told (info) is ok."""
+    """Return the verdict of all checks: ok, unknown, warning or critical. A failure of severity info is ok."""
     weights = ("ok", "unknown", "warning", "critical")
     words = (check["severity"] if check["status"] == "fail" else check["status"] for check in health)
     return max((word for word in words if word in weights), key=weights.index, default="ok")
@@ -516,7 +516,7 @@ def _temperature(case: Case) -> Finding | None:
 
 
 def _should_have_nvlinks(case: Case, gpu: Gpu) -> bool:
-    """Elsewhere links are up only where somebody put a bridge."""
+    """Return whether NVLinks must be up; elsewhere they are up only where there is a bridge."""
     in_fabric = _fabric_state(gpu) not in (None, "not supported")
     return bool(case.probe["topology"]["nvswitches"]) or in_fabric or "SXM" in (gpu["name"] or "")
 

@@ -384,5 +384,5 @@ def _process(text: str) -> tuple[int | None, str | None, str]:
 
 
 def _message(text: str) -> str:
-    """What the driver says, without the name of the GPU that it begins with."""
+    """Return the message of the driver without the name of the GPU."""
     return re.sub(rf"^.*NVRM: (?:GPU (?:at )?(?:PCI:)?{_BUS}:? ?)?", "", text)

@@ -175,7 +175,7 @@ class NvidiaSmiXmlError(Exception):
 
 @dataclass(frozen=True)
 class GpuVerdict:
-    """What a GPU's own fields say of its state; empty texts when they say nothing."""
+    """State of a GPU by its own fields; empty texts when they say nothing."""
 
     lost: bool = False
     recovery_action: str = ""
@@ -303,7 +303,7 @@ def _clean(text: str) -> str:
 
 
 def _no_value(text: str) -> None:
-    """For an element that has children when the driver knows something."""
+    """Read nothing of an element that has children where the driver knows something."""
 
 
 def _version(head: _Fields, *names: str) -> str | None:

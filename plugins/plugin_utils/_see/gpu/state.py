@@ -21,6 +21,7 @@ from ansible_collections.gpuops.fleet.plugins.plugin_utils._see.gpu.answer impor
 )
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._see.gpu.driver import driver_facts
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._see.gpu.health import (
+    SEVERITIES,
     Expectations,
     health_checks,
     merged_policy,
@@ -165,7 +166,7 @@ _CODE_STATES = {
 
 @dataclass(frozen=True)
 class Question:
-    """What the caller wants to know."""
+    """The question of the caller."""
 
     fields: frozenset[str] = frozenset(FIELDS)
     expect: Expectations = Expectations()
@@ -185,7 +186,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Reading:
-    """What nvidia-smi's output comes to."""
+    """State of a node by the output of nvidia-smi."""
 
     verdict: Verdict
     log: SmiLog | None = None
@@ -195,7 +196,7 @@ class Reading:
 
 
 def needs_nvml(answer: NodeAnswer) -> bool:
-    """Whether nvidia-smi could not answer for GPUs of which NVML may: one that is lost hides all others up to 555."""
+    """Return whether NVML may answer where nvidia-smi could not: a lost GPU hides all others up to driver 555."""
     if answer.smi.outcome == "not_run":
         return answer.driver_loaded
     if answer.smi.outcome != "exited" or "<nvidia_smi_log" in answer.smi.output:
@@ -274,7 +275,7 @@ def _said(run: SmiRun) -> str:
 
 
 def _with_pci(gpu: Gpu, answer: NodeAnswer) -> Gpu:
-    """What PCI knows of a GPU, where the driver does not say it."""
+    """Return a GPU as PCI knows it, where the driver does not tell."""
     device = next((each for each in answer.pci_gpus if each.bus_id == gpu.bus_id), None)
     if device is None:
         return gpu
@@ -500,7 +501,7 @@ def _is_failure(key: str, text: str) -> bool:
 
 
 def _list_verdicts(log: SmiLog, run: SmiRun, listing: tuple[ListedGpu, ...]) -> list[Verdict]:
-    """What `nvidia-smi -L` knows better: it names a GPU that it cannot open, and goes on."""
+    """Return verdicts that only `nvidia-smi -L` gives: it names a GPU that it cannot open, and goes on."""
     verdicts = [
         _text_verdict(gpu.error, None) or Verdict("degraded", f"`nvidia-smi -L`: {gpu.error}")
         for gpu in listing
@@ -523,7 +524,7 @@ def _unlisted(expected: list[PciGpu], listed: tuple[Gpu, ...]) -> list[Gpu]:
 def _nvml_reading(
     nvml: Mapping[str, Any], first: Reading, answer: NodeAnswer, expected: list[PciGpu], second: bool
 ) -> Reading:
-    """What NVML says. Asked second, it has the GPUs that nvidia-smi did not show, and cannot make the node better."""
+    """Return the reading of NVML; asked second, it adds GPUs that nvidia-smi did not show, and no better state."""
     outcome, text = nvml["outcome"], nvml["error"]
     seen = (_NVML_COMMAND, nvml.get("init_code"), text or f"{outcome}, {len(nvml['gpus'])} GPUs")
     gpus = _placed([Gpu(**record) for record in nvml["gpus"]], expected)
@@ -588,9 +589,9 @@ def _remedy(health: list[dict[str, Any]]) -> str:
 
 
 def _failed(checks: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What people must know of, the critical ones first."""
+    """Return the checks that failed, without those of severity info, the critical ones first."""
     failed = [check for check in checks if check["status"] == "fail" and check["severity"] != "info"]
-    return sorted(failed, key=lambda check: str(check["severity"]))
+    return sorted(failed, key=lambda check: -SEVERITIES.index(check["severity"]))
 
 
 def _evidence(answer: NodeAnswer, reading: Reading) -> list[dict[str, Any]]:

@@ -68,7 +68,7 @@ class MatchLine:
 
 @dataclass(frozen=True)
 class Effective:
-    """What sshd -T says for one connection; empty settings where it refused, with the reason."""
+    """Output of sshd -T for one connection; empty settings where it refused, with the reason."""
 
     user: str
     address: str
@@ -83,7 +83,7 @@ class Effective:
 
 @dataclass(frozen=True)
 class Logins:
-    """Where the log was read, and how often who came in or failed: (count, last time, user, address)."""
+    """Source of the log, and logins and failures as (count, last time, user, address)."""
 
     source: str
     accepted: tuple[tuple[int, str, str, str], ...] = ()
@@ -92,7 +92,7 @@ class Logins:
 
 @dataclass(frozen=True)
 class Doors:
-    """What the collector saw on one node; all but uid and login is empty where it did not run as root."""
+    """Answer of the collector of one node; all but uid and login is empty where it did not run as root."""
 
     uid: int
     login: str = ""
@@ -148,7 +148,7 @@ def parse_effective(stdout: str, marker: str, wanted: Sequence[MatchLine]) -> tu
 
 
 def match_specs(doors: Doors) -> tuple[list[tuple[MatchLine, str]], list[MatchLine]]:
-    """For each Match block connections that it applies to, and the blocks for which none can be named."""
+    """Return connections to which each Match block applies, and the blocks for which none can be named."""
     specs: list[tuple[MatchLine, str]] = []
     untestable = []
     # Many settings say something else of root.

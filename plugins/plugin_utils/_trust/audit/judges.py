@@ -43,7 +43,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 @dataclass(frozen=True)
 class Names:
-    """What a node is called in the commands of the remedies: in the inventory, and for ssh."""
+    """Names of a node in the commands of the remedies: in the inventory, and for ssh."""
 
     host: str
     alias: str
@@ -74,7 +74,7 @@ Judge = Callable[[Doors, Names, t.Any], Outcome]
 
 
 def _blind_spot(doors: Doors, names: Names) -> Outcome | None:
-    """Why it is not known what sshd would do for somebody."""
+    """Return an UNKNOWN outcome if the effective configuration of sshd could not be read, else None."""
     if not doors.sshd:
         return Outcome(UNKNOWN, "there is no sshd on the PATH of root", names.shell("ps -ef | grep -i ssh"))
     refusal = next((each.refusal for each in doors.effective if each.refusal), "")

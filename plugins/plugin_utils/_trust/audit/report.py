@@ -53,7 +53,7 @@ class Node:
 
     @property
     def findings(self) -> list[Result]:
-        """What failed or is not known, the worst first."""
+        """Return what failed or is not known, the worst first."""
         found = [check for check in self.checks if check["status"] in (FAIL, UNKNOWN)]
         return sorted(found, key=lambda check: (-SEVERITIES.index(check["severity"]), check["status"] == UNKNOWN))
 
@@ -68,7 +68,7 @@ class Node:
 
 
 def node_of(host: str, result: dict[str, t.Any]) -> Node:
-    """What fleet_audit returned for a host, or left undone."""
+    """Return the node of what fleet_audit returned for a host, also of a result that failed."""
     if "checks" in result:
         return Node(host, tuple(result["checks"]), tuple(result["host_keys"]))
     # What is not of this collection, as a lost connection, has only a message.
@@ -134,7 +134,7 @@ def document(nodes: Sequence[Node]) -> dict[str, t.Any]:
 
 
 def _count(nodes: Sequence[Node]) -> dict[str, int]:
-    """How many checks failed by severity, the worst first, and how many ended otherwise."""
+    """Return how many checks failed by severity, the worst first, and how many ended otherwise."""
     counted = Counter(
         check["severity"] if check["status"] == FAIL else check["status"] for node in nodes for check in node.checks
     )
