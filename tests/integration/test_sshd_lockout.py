@@ -1,11 +1,11 @@
 # Copyright (c) 2026, gpuops.fleet contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Nobody is locked out by sshd_hardening: each cell of tests/lab/lockout.py on a node, on three releases of Debian.
-
-The gate has the oldest and the newest OpenSSH; the one between them is for `make test-all AREA=trust`.
+"""Nobody is locked out by sshd_hardening: each cell of tests/lab/lockout.py on a node.
 
 The nodes of a release serve several cells, one after the other; those of one wave share a run of ansible-playbook.
+The gate takes all cells on the release with the newest OpenSSH, and on the oldest those that depend on the release;
+`make test-all AREA=trust` takes all cells, kills and changes on three releases.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import Any
 
 import pytest
 from lab import LABEL, lab_name, node_image
-from lockout import RELEASES, UNMOUNT, Cell, cells
+from lockout import DEPEND_ON_THE_RELEASE, NEWEST, OLDEST, RELEASES, UNMOUNT, Cell, cells
 from podman import as_root, podman
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -301,12 +301,14 @@ class Ward:
     def waves(self) -> list[dict[str, tuple[Cell, Machine]]]:
         """Which cells run at the same time, and where."""
         shared = [self.machines[name] for name in MACHINES if name != "sockets"]
-        with_systemd = [cell for cell in cells(self.release) if not cell.pod]
+        # Those of the gate on the oldest release are one wave.
+        ordered = sorted(cells(self.release), key=lambda cell: cell.name not in DEPEND_ON_THE_RELEASE)
+        with_systemd = [cell for cell in ordered if not cell.pod]
         waves = [
             {cell.name: (cell, machine) for cell, machine in zip(with_systemd[first:], shared)}
             for first in range(0, len(with_systemd), len(shared))
         ]
-        for wave, cell in zip(waves, (cell for cell in cells(self.release) if cell.pod)):
+        for wave, cell in zip(waves, (cell for cell in ordered if cell.pod)):
             wave[cell.name] = (cell, self.machines["pod"])
         return waves
 
@@ -499,6 +501,10 @@ class Ward:
             self.wave(next(wave for wave in self.waves if name in wave))
         return self.outcomes[name]
 
+    def faults(self, name: str) -> list[str]:
+        """Return all that is not as a cell wants it."""
+        return faults(next(cell for cell in cells(self.release) if cell.name == name), self.outcome(name))
+
 
 def environment(pid: int) -> list[bytes]:
     """The environment of a process; none of one that has ended or is another user's."""
@@ -635,11 +641,10 @@ def start_nodes(folder: Path, release: str, lab: list[str]) -> dict[str, Machine
         "run", "--detach", "--name", pod, "--hostname", "pod", *labels, image, "sleep", "infinity", probe_image=image
     )
     podman("exec", pod, "sh", "-ec", "ssh-keygen -A; mkdir -p /run/sshd; /usr/sbin/sshd")
+    address = "{{.NetworkSettings.IPAddress}}"
     return {
-        name: Machine(
-            name, container, podman("inspect", "--format", "{{.NetworkSettings.IPAddress}}", container).strip(), word
-        )
-        for name, (container, word) in {**containers, "pod": (pod, "")}.items()
+        name: Machine(name, container, podman("inspect", "--format", address, container).strip(), password)
+        for name, (container, password) in {**containers, "pod": (pod, "")}.items()
     }
 
 
@@ -655,31 +660,21 @@ def pin(ward: Ward) -> None:
     file.write_text("".join(f"{ward.host(name)} {keys[machine.name]}" for name, machine in known.items()))
 
 
-def start_with_socket(ward: Ward) -> Running:
-    """Many changes of a node whose sshd is started by systemd for each connection, while the cells run."""
-    machine = ward.machines["sockets"]
-    machine.sh("systemctl disable --now ssh.service; systemctl enable --now ssh.socket")
-    cell = Cell("sockets")
-    host = ward.host(cell.name)
-    new_login = shlex.join(["ssh", *ward.ssh_command(host, machine, cell.user), host])
-    return ward.start(
-        ward.folder / "often.yml", {host: {**ward.variables(cell, machine), "new_login": new_login}}, cell.name
-    )
+def on(release: str, *, in_gate: bool) -> Any:
+    """Return a release, its nodes' worker, and whether only `make test-all` has it."""
+    only_there = () if in_gate else (pytest.mark.full("trust"),)
+    return pytest.param(release, marks=(pytest.mark.xdist_group(f"lockout-{release}"), *only_there))
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param(
-            release,
-            marks=[
-                pytest.mark.xdist_group(f"lockout-{release}"),
-                *([] if release in (RELEASES[0], RELEASES[-1]) else [pytest.mark.full("trust")]),
-            ],
-        )
-        for release in RELEASES
-    ],
-)
+def nodes_of(*releases: Any) -> pytest.MarkDecorator:
+    """Return the mark of a test that is made for each of these releases."""
+    return pytest.mark.parametrize("ward", releases, indirect=True, scope="module")
+
+
+each_release = nodes_of(*(on(release, in_gate=release == NEWEST) for release in RELEASES))
+
+
+@pytest.fixture(scope="module")
 def ward(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
     """The nodes of a release."""
     folder = tmp_path_factory.mktemp("w")
@@ -700,13 +695,6 @@ def ward(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="module")
-def with_socket(ward: Ward) -> Iterator[Running]:
-    running = start_with_socket(ward)
-    yield running
-    running.kill()
-
-
-@pytest.fixture(scope="module")
 def kills(ward: Ward) -> dict[str, Killed]:
     """The controller killed at each step, each time on another node."""
     with ThreadPoolExecutor(len(KILLED)) as pool:
@@ -722,13 +710,19 @@ def after_kills(ward: Ward, kills: dict[str, Killed]) -> tuple[Run, dict[str, St
     return run, {step: ward.look(kill.cell, machines[step], HARDENED) for step, kill in kills.items()}
 
 
-@pytest.mark.parametrize("name", [cell.name for cell in cells(RELEASES[0])])
-def test_door_stays_open(ward: Ward, with_socket: Running, name: str) -> None:
-    seen = ward.outcome(name)
-    cell = next(cell for cell in cells(ward.release) if cell.name == name)
-    want_none(seen.host, faults(cell, seen))
+@each_release
+@pytest.mark.parametrize("name", [cell.name for cell in cells(NEWEST)])
+def test_door_stays_open(ward: Ward, name: str) -> None:
+    want_none(ward.host(name), ward.faults(name))
 
 
+@nodes_of(on(OLDEST, in_gate=True))
+@pytest.mark.parametrize("name", DEPEND_ON_THE_RELEASE)
+def test_door_stays_open_with_the_oldest_openssh(ward: Ward, name: str) -> None:
+    want_none(ward.host(name), ward.faults(name))
+
+
+@each_release
 @pytest.mark.parametrize("step", KILLED)
 def test_node_heals_when_the_controller_is_killed(ward: Ward, kills: dict[str, Killed], step: str) -> None:
     killed = kills[step]
@@ -740,6 +734,7 @@ def test_node_heals_when_the_controller_is_killed(ward: Ward, kills: dict[str, K
     want_none(ward.host(killed.cell.name), found)
 
 
+@each_release
 @pytest.mark.parametrize("step", KILLED)
 def test_next_run_after_a_kill_hardens(
     ward: Ward, kills: dict[str, Killed], after_kills: tuple[Run, dict[str, State]], step: str
@@ -750,7 +745,7 @@ def test_next_run_after_a_kill_hardens(
 
 
 # On these releases the Molecule scenario `default` begins so, too.
-@pytest.mark.full("trust")
+@nodes_of(*(on(release, in_gate=False) for release in RELEASES))
 def test_first_contact_by_password_ends_hardened(ward: Ward) -> None:
     machine = ward.machines["one"]
     cell = Cell("first-contact", "rm -rf /root/.ssh")
@@ -762,16 +757,21 @@ def test_first_contact_by_password_ends_hardened(ward: Ward) -> None:
     want_none(host, faults_of_run(run, host) + faults_of_state(ward.look(cell, machine, HARDENED, ssh), HARDENED))
 
 
-def test_each_of_ten_changes_with_socket_activation_lets_us_in(ward: Ward, with_socket: Running) -> None:
-    run = with_socket.end()
+@each_release
+def test_each_of_ten_changes_with_socket_activation_lets_us_in(ward: Ward) -> None:
+    """Each connection has an sshd of its own, which systemd starts."""
     machine = ward.machines["sockets"]
+    machine.sh("systemctl disable --now ssh.service; systemctl enable --now ssh.socket")
     cell = Cell("sockets")
     host = ward.host(cell.name)
+    new_login = shlex.join(["ssh", *ward.ssh_command(host, machine, cell.user), host])
+    variables = ward.variables(cell, machine)
+    run = ward.play(ward.folder / "often.yml", {host: {**variables, "new_login": new_login}}, cell.name)
     found = faults_of_run(run, host)
     if run.recap(host)["changed"] < SOCKET_RUNS:
         found.append(f"not all runs changed something: {run.recap(host)}")
     found += faults_of_state(ward.look(cell, machine), HARDENED)
-    again = ward.play(ward.harden, {host: ward.variables(cell, machine)}, "again")
+    again = ward.play(ward.harden, {host: variables}, "again")
     if not again.ok(host) or again.recap(host)["changed"]:
         found.append(f"the run after: {again.text}")
     want_none(host, found)

@@ -14,6 +14,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 RELEASES = ("deb11", "deb12", "deb13")
+OLDEST, NEWEST = RELEASES[0], RELEASES[-1]
+# Keywords have other names in OpenSSH 8.4, 9.2 and 10.0, sshd is strict about other things, nft prints sets otherwise.
+DEPEND_ON_THE_RELEASE = (
+    "root-only",
+    "match-at-the-end",
+    "allow-list",
+    "duplicate-subsystem",
+    "sshd-cannot-start-again",
+)
 
 
 @dataclass(frozen=True)
