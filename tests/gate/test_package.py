@@ -84,9 +84,8 @@ def test_each_plugin_of_the_installed_collection_is_documented(documented: dict[
 def test_version_added_is_the_release_that_announced_it(documented: dict[str, dict[str, Any]]) -> None:
     """Else the changelog never announces it."""
     announced = {}
-    for version, release in yaml.safe_load((REPOSITORY / "changelogs" / "changelog.yaml").read_text())[
-        "releases"
-    ].items():
+    changelog = yaml.safe_load((REPOSITORY / "changelogs" / "changelog.yaml").read_text())
+    for version, release in changelog["releases"].items():
         kinds = [release.get("modules", []), *release.get("plugins", {}).values()]
         announced.update({each["name"]: version for kind in kinds for each in kind})
     coming = yaml.safe_load((REPOSITORY / "galaxy.yml").read_text())["version"]

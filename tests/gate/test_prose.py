@@ -50,20 +50,13 @@ RULES = {
         "heading", r"(?i)\b(who|whom|whose|what (a|it|is|if|may|does)|in what|beforehand|besides|whether)\b",
         "Exit codes", "See beforehand what would change",
     ),
-    "user": Rule(
-        "heading", r"(?i)\b(people|persons?|somebody|nobody|everybody|teammates?)\b",
-        "Add a user", "Let a teammate in",
-    ),
-    "control-node": Rule(
-        "heading", r"(?i)(?<!slurm )\bcontrollers?\b", "The Slurm controller", "On the controller",
-    ),
+    "heading-words": Rule("heading", WORDS, "Add a user on the Slurm controller", "Let a teammate in"),
     "short-description": Rule(
         "short", r"^(Tell|Say|Let|Make|See to|Put|End|Work out|What|The|Only|From|A)\b",
         "Manage users, SSH keys and sudo rules", "Make the people of a list the people of a node",
     ),
     "short-words": Rule(
-        "short", r"(?i)\b(people|persons?|somebody|nobody|controllers?|doors?|way back|way in)\b",
-        "Harden sshd with automatic rollback", "Put a policy for sshd into force, with a way back",
+        "short", WORDS, "Harden sshd with automatic rollback", "Put a policy for sshd into force, with a way back",
     ),
     "docstring": Rule(
         "docstring",
@@ -85,10 +78,22 @@ def tasks() -> Iterator[tuple[str, str]]:
                     yield str(path.relative_to(REPOSITORY)), name
 
 
+def pages() -> list[Path]:
+    return [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md"), *(REPOSITORY / "roles").glob("*/README.md")]
+
+
+def prose(page: Path) -> str:
+    """Return the text of a page without its blocks of code."""
+    return re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def headings_of(page: Path) -> list[str]:
+    return re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+
+
 def headings() -> Iterator[tuple[str, str]]:
     for path in pages():
-        text = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
-        for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE):
+        for heading in headings_of(path):
             yield str(path.relative_to(REPOSITORY)), heading
 
 
@@ -110,8 +115,7 @@ def page_lines() -> Iterator[tuple[str, str]]:
     for path in pages():
         # The glossary names the words that are not used.
         if path.name != "glossary.md":
-            text = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
-            yield from ((str(path.relative_to(REPOSITORY)), line) for line in text.splitlines())
+            yield from ((str(path.relative_to(REPOSITORY)), line) for line in prose(path).splitlines())
 
 
 def source_lines() -> Iterator[tuple[str, str]]:
@@ -134,13 +138,7 @@ TEXTS = {
 
 def anchors(page: Path) -> set[str]:
     """Return the anchors of a page, as GitHub makes them of its headings."""
-    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
-    found = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
-
-
-def pages() -> list[Path]:
-    return [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md"), *(REPOSITORY / "roles").glob("*/README.md")]
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings_of(page)}
 
 
 def faults() -> dict[str, list[str]]:
