@@ -8,13 +8,11 @@ from dataclasses import asdict
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import problems_of
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.terminal import show_table
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._see.table import (
-    Node,
     failures,
     name_twins,
-    problem_of_text,
+    read_node,
     shared_keys,
     table,
 )
@@ -47,7 +45,7 @@ class ActionModule(ActionBase):
         _validated, options = self.validate_argument_spec(
             {"nodes": {"type": "list", "elements": "dict", "required": True, "options": NODE_SPEC}}
         )
-        nodes = name_twins([_node(**node) for node in options["nodes"]])
+        nodes = name_twins([read_node(**node) for node in options["nodes"]])
         show_table((text, "red" if is_failure else None) for text, is_failure in table(nodes))
         return {
             **result,
@@ -56,10 +54,3 @@ class ActionModule(ActionBase):
             "failures": failures(nodes),
             "shared_host_keys": [asdict(shared) for shared in shared_keys(nodes)],
         }
-
-
-def _node(host: str, alias: str, problems: list[Any], failure: str, **seen: Any) -> Node:
-    found = problems_of(problems, host)
-    if failure and not found:
-        found = [problem_of_text(failure, host, alias)]
-    return Node(host, alias, problems=found, **seen)

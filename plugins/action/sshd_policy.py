@@ -13,7 +13,12 @@ from pathlib import Path
 
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import Problem, failed_result, on_host
+from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import (
+    CONTROL_NODE,
+    Problem,
+    failed_result,
+    on_host,
+)
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.failure import problems_of_module
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.shared import folder_of_this_run
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.client import Target
@@ -109,7 +114,10 @@ class ActionModule(ActionBase):
 
     def _reasons(self, done: Report) -> list[Problem]:
         remedy = (_NEXT_OF_OURS if done.get("asked_for") is True else _NEXT).format(host=self._host)
-        return [replace(problem, remedy=problem.remedy or remedy) for problem in problems_of_module(done, self._host)]
+        return [
+            problem if problem.remedy else replace(problem, remedy=remedy, where=CONTROL_NODE)
+            for problem in problems_of_module(done, self._host)
+        ]
 
     def _failure(self, what: str, reasons: list[Problem]) -> Report:
         return failed_result(

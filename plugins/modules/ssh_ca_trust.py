@@ -110,7 +110,7 @@ import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import failed_result, problem_of
+from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import NODE, failed_result, problem_of
 from ansible_collections.gpuops.fleet.plugins.module_utils._base.public_key import PublicKeyError, parse_line
 from ansible_collections.gpuops.fleet.plugins.module_utils._trust.ca import (
     HOST_KEY_TYPES,
@@ -136,7 +136,7 @@ def ask_sshd(module: AnsibleModule) -> Effective:
     """Return what `sshd -T` says. Raises CaError if there is no sshd or it rejects its files."""
     program = process.sshd_program()
     if not program:
-        raise CaError("there is no sshd on this machine", remedy="apt-get install openssh-server")
+        raise CaError("there is no sshd on this machine", remedy="apt-get install openssh-server", where=NODE)
 
     def run(command: t.Sequence[str]) -> tuple[int, str]:
         code, out, error = module.run_command(command)
@@ -144,7 +144,7 @@ def ask_sshd(module: AnsibleModule) -> Effective:
 
     code, said = process.ask_sshd(run, [program, "-T", "-C", _LOGIN])
     if code:
-        raise CaError(f"sshd -T ended with {code}: {said.strip()}", remedy="sshd -t")
+        raise CaError(f"sshd -T ended with {code}: {said.strip()}", remedy="sshd -t", where=NODE)
     return parse_effective(said)
 
 
@@ -218,7 +218,9 @@ def run(module: AnsibleModule) -> dict[str, t.Any]:
         trust = Trust(options["authorities"], options["principals"], revoked, options["certificates"])
     elif REVOKED in effective.get("revokedkeys", []):
         raise CaError(
-            f"sshd still reads {REVOKED}, and would refuse every key without it", remedy="sshd -T | grep revoked"
+            f"sshd still reads {REVOKED}, and would refuse every key without it",
+            remedy="sshd -T | grep revoked",
+            where=NODE,
         )
     paths = [*glob.glob(f"{PRINCIPALS}/*"), *map(certificate_path, host_keys)]
     present: Files = {path: read(path) for path in paths}

@@ -32,11 +32,11 @@ class Problem:
     @property
     def cause(self) -> str:
         """Return host, what failed and what was seen, as one sentence without its full stop."""
-        what = self.what.strip().rstrip(".;")
+        what = _one_line(self.what)
         # The texts of tasks begin with the host, since Ansible shows them without it in some places.
         if self.host and not what.startswith((f"{self.host}:", f"{self.host} ")):
             what = f"{self.host}: {what}"
-        seen = self.seen.strip().rstrip(".;")
+        seen = _one_line(self.seen)
         return f"{what}: {seen}" if seen else what
 
     @property
@@ -49,6 +49,11 @@ class Problem:
             return self.cause
         stop = "" if self.cause.endswith("?") else "."
         return f"{self.cause}{stop} Next: {self.next_step}"
+
+
+def _one_line(text: str) -> str:
+    """Return the text without its full stop; programs say some things in several lines."""
+    return " ".join(text.split()).rstrip(".;")
 
 
 class ProblemError(Exception):
@@ -92,6 +97,7 @@ def problems_of(value: object, host: str) -> list[Problem]:
     for item in value if isinstance(value, list) else []:
         if isinstance(item, dict):
             words = {field.name: item.get(field.name, "") for field in fields(Problem)}
-            if words["what"] and all(isinstance(word, str) for word in words.values()):
+            is_text = words["what"] and all(isinstance(word, str) for word in words.values())
+            if is_text and words["where"] in (CONTROL_NODE, NODE):
                 found.append(Problem(**words))
     return on_host(found, host)

@@ -504,7 +504,7 @@ class Machine:
     def check_sudoers(self, person: Person, text: str) -> None:
         if not shutil.which("visudo", path="/usr/sbin:/sbin:/usr/local/sbin:/usr/bin"):
             raise FleetUsersError(
-                f"{person.name} shall have a sudo rule, and sudo is missing", remedy="apt-get install sudo"
+                f"{person.name} shall have a sudo rule, and sudo is missing", remedy="apt-get install sudo", where=NODE
             )
         handle, staged = tempfile.mkstemp(dir=self._scratch)
         with os.fdopen(handle, "w") as file:
@@ -611,7 +611,9 @@ def _settle_person(
     check_account(person, before.account, accounts, login)
     check_rule(person)
     if person.shell and not os.access(person.shell, os.X_OK):
-        raise FleetUsersError(f"{person.name}: there is no {person.shell} on this machine", remedy="install it")
+        raise FleetUsersError(
+            f"{person.name}: there is no {person.shell} on this machine", remedy="install it", where=NODE
+        )
     if person.present and before.sick and not person.error:
         raise FleetUsersError(f"{person.name}: {before.sick}", where=NODE, remedy="move it away")
     if before.account and person.name == login.user:

@@ -7,10 +7,11 @@
 from __future__ import annotations
 
 import re
+import typing as t
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
-from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import Problem
+from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import Problem, problems_of
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.text import printable
 
 # What still fails with a text alone: tasks of roles that end with a message.
@@ -34,6 +35,12 @@ class Node:
     state: str | None = None
     host_key: str | None = None
     problems: list[Problem] = field(default_factory=list)
+
+
+def read_node(host: str, alias: str, problems: list[t.Any], failure: str, **seen: t.Any) -> Node:
+    """Return a node of its record; what failed is in the problems, or else in a text."""
+    found = problems_of(problems, host) or ([Problem(failure, host=host)] if failure else [])
+    return Node(host, alias, problems=[with_remedy(problem, alias) for problem in found], **seen)
 
 
 def name_twins(nodes: list[Node]) -> list[Node]:
@@ -91,17 +98,19 @@ def failures(nodes: list[Node]) -> dict[str, str]:
     return {node.host: "; ".join(map(str, node.problems)) for node in nodes if node.problems}
 
 
-def problem_of_text(text: str, host: str, alias: str) -> Problem:
-    """Return the problem of a failure that is only a text, as those of Ansible and of its own modules are."""
-    parts = NEXT.split(" ".join(text.split()))
+def with_remedy(problem: Problem, alias: str) -> Problem:
+    """Return the problem with a next command, also where it is only a text, as those of Ansible and its modules are."""
+    if problem.remedy:
+        return problem
+    parts = NEXT.split(problem.cause)
     cause = parts[0].strip()
     if len(parts) > 1:
         remedy = parts[-1]
     elif "interpreter" in cause and "not found" in cause:
         remedy = f"ssh {alias} apt-get install python3"
     else:
-        remedy = f"ansible-playbook site.yml --limit {host} -vvv"
-    return Problem(cause, remedy=remedy, host=host)
+        remedy = f"ansible-playbook site.yml --limit {problem.host} -vvv"
+    return Problem(cause, remedy=remedy, host=problem.host)
 
 
 def _row(node: Node) -> tuple[str, ...]:

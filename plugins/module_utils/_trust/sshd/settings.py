@@ -17,7 +17,7 @@ import shlex
 import typing as t
 from dataclasses import dataclass
 
-from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import ProblemError
+from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import NODE, ProblemError
 
 # The values that `sshd -T` prints for each keyword, in lower case.
 Effective = t.Dict[str, t.List[str]]
@@ -47,7 +47,10 @@ QUERIES = {
 
 
 class SshdError(ProblemError):
-    """Raised for a change that was not made, with the reason."""
+    """Raised on the node for a change that was not made, with the reason."""
+
+    def __init__(self, what: str, remedy: str = "") -> None:
+        super().__init__(what, remedy=remedy, where=NODE)
 
 
 class AskedForError(SshdError):

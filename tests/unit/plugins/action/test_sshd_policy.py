@@ -101,6 +101,18 @@ def test_reason_of_the_node_is_passed_on(run: Run) -> None:
     assert result["msg"].startswith("gpu-1: sshd was not changed: sshd would refuse root. Next: ssh gpu-1 grep -rnE")
 
 
+@pytest.mark.parametrize(
+    ("remedy", "told"),
+    [
+        ("apt-get install openssh-server", "Next: on the node: apt-get install openssh-server"),
+        ("", "Next: ssh gpu-1 grep -rnE"),
+    ],
+)
+def test_the_remedy_says_where_it_is_typed(run: Run, remedy: str, told: str) -> None:
+    problem = {"what": "there is no sshd", "remedy": remedy, "where": "node"}
+    assert told in run(Node([{"failed": True, "msg": "", "problems": [problem]}], [WELL]))["msg"]
+
+
 def test_own_variables_are_where_to_look_when_they_are_the_reason(run: Run) -> None:
     reason = "AllowUsers nobody, which is what this change asks for"
     result = run(Node([{"failed": True, "msg": "", "problems": [{"what": reason}], "asked_for": True}], [WELL]))

@@ -49,7 +49,17 @@ def test_several_problems_keep_their_own_remedies_in_a_result() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [None, "text", {"what": "x"}, [1], [{}], [{"what": ""}], [{"what": ["x"]}], [{"what": "x", "remedy": {"a": 1}}]],
+    [
+        None,
+        "text",
+        {"what": "x"},
+        [1],
+        [{}],
+        [{"what": ""}],
+        [{"what": ["x"]}],
+        [{"what": "x", "remedy": {"a": 1}}],
+        [{"what": "x", "where": "elsewhere"}],
+    ],
 )
 def test_what_has_not_the_form_of_a_problem_is_left_out(value: object) -> None:
     assert problems_of(value, "gpu-1") == []

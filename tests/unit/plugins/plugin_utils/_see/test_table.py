@@ -8,8 +8,9 @@ from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import 
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._see.table import (
     Node,
     name_twins,
-    problem_of_text,
+    read_node,
     table,
+    with_remedy,
 )
 
 H100 = "NVIDIA H100 80GB HBM3 (simulated)"
@@ -20,11 +21,16 @@ H100 = "NVIDIA H100 80GB HBM3 (simulated)"
     [
         ("gpu-1: it is off. Next: ping gpu-1", "gpu-1: it is off", "ping gpu-1"),
         ("gpu-1 (a:22): refused; seen: x; next: ssh -v gpu-1", "gpu-1 (a:22): refused; seen: x", "ssh -v gpu-1"),
+        (
+            "The module interpreter '/usr/bin/python3' was not found.",
+            "The module interpreter '/usr/bin/python3' was not found",
+            "ssh gpu-1 apt-get install python3",
+        ),
         ("a module\n  said so", "a module said so", "ansible-playbook site.yml --limit gpu-1 -vvv"),
     ],
 )  # fmt: skip
 def test_a_failure_is_a_cause_and_a_command(failure: str, cause: str, command: str) -> None:
-    problem = problem_of_text(failure, "gpu-1", "gpu-1")
+    problem = with_remedy(Problem(failure, host="gpu-1"), "gpu-1")
     assert (problem.cause, problem.next_step) == (cause if cause.startswith("gpu-1") else f"gpu-1: {cause}", command)
 
 
@@ -91,3 +97,33 @@ def test_each_problem_of_a_node_has_its_own_next_command() -> None:
     texts = [text for text, _failed in table([Node("gpu-1", "gpu-1", problems=two)])]
     assert texts[3:5] == ["gpu-1: alice has the uid 1001 here", "  next: on the node: usermod -u 2001 alice"]
     assert texts[6:] == ["gpu-1: bob: the shell /bin/zsh is missing", "  next: install it"]
+
+
+def test_a_problem_keeps_the_remedy_that_it_has() -> None:
+    problem = Problem("no sshd", remedy="apt-get install openssh-server", where=NODE, host="gpu-1")
+    assert with_remedy(problem, "gpu-1") == problem
+
+
+def test_what_a_program_says_in_several_lines_is_one_line_of_the_table() -> None:
+    problem = Problem("sshd rejects the files: line 3: Bad option\n  terminating, 1 bad option", remedy="sshd -t")
+    texts = [text for text, _failed in table([Node("gpu-1", "gpu-1", problems=[problem])])]
+    assert texts[-2] == "sshd rejects the files: line 3: Bad option terminating, 1 bad option"
+
+
+@pytest.mark.parametrize(
+    ("problems", "failure", "command"),
+    [
+        # A module that could not start has a problem without a remedy.
+        ([{"what": "The module interpreter was not found."}], "", "ssh gpu-1 apt-get install python3"),
+        ([], "The module interpreter was not found.", "ssh gpu-1 apt-get install python3"),
+        ([{"what": "it is off", "remedy": "ping gpu-1"}], "a text that says less", "ping gpu-1"),
+        ([{"what": ["no form"]}], "the text. Next: ssh gpu-1", "ssh gpu-1"),
+    ],
+)
+def test_each_failure_has_a_next_command(problems: list[object], failure: str, command: str) -> None:
+    (problem,) = read_node("gpu-1", "gpu-1", problems, failure).problems
+    assert problem.next_step == command
+
+
+def test_a_node_without_a_failure_has_no_problem() -> None:
+    assert read_node("gpu-1", "gpu-1", [], "", state="ok") == Node("gpu-1", "gpu-1", state="ok")

@@ -59,7 +59,7 @@ def test_rules_that_nft_rejects(checked: t.Callable[..., None]) -> None:
 
 def test_machine_without_nft(checked: t.Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(firewall.shutil, "which", lambda _name, path: None)
-    with pytest.raises(SshdError, match="Next: apt-get install nftables"):
+    with pytest.raises(SshdError, match="Next: on the node: apt-get install nftables"):
         checked("10.0.0.0/8")
 
 
