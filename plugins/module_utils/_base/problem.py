@@ -52,8 +52,8 @@ class Problem:
 
 
 def _one_line(text: str) -> str:
-    """Return the text without its full stop; programs say some things in several lines."""
-    return " ".join(text.split()).rstrip(".;")
+    """Return the text without its full stop; programs say some things in several lines, and what stands in one is kept."""
+    return " ".join(line.strip() for line in text.splitlines() if line.strip()).rstrip(".;")
 
 
 class ProblemError(Exception):
