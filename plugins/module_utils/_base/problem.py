@@ -52,7 +52,7 @@ class Problem:
 
 
 def _one_line(text: str) -> str:
-    """Return the text without its full stop; programs say some things in several lines, and what stands in one is kept."""
+    """Return the text without line breaks and its full stop; what stands within a line is kept."""
     return " ".join(line.strip() for line in text.splitlines() if line.strip()).rstrip(".;")
 
 

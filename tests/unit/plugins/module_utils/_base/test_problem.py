@@ -29,7 +29,10 @@ from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import 
             "n: uid 7. Next: on the node: usermod a",
         ),
         # Two blanks within a line are the program's own, as those of nvidia-smi.
-        (Problem("GPU is lost.  Reboot", seen="line 3: Bad option\n  terminating\n"), "GPU is lost.  Reboot: line 3: Bad option terminating"),
+        (
+            Problem("GPU is lost.  Reboot", seen="line 3: Bad option\n  terminating\n"),
+            "GPU is lost.  Reboot: line 3: Bad option terminating",
+        ),
     ],
 )
 def test_a_problem_is_one_sentence_and_the_next_command(problem: Problem, text: str) -> None:
