@@ -22,6 +22,8 @@ import typing as t
 from dataclasses import dataclass
 from pathlib import Path
 
+from ansible_collections.gpuops.fleet.plugins.module_utils._base import kexinit
+from ansible_collections.gpuops.fleet.plugins.module_utils._base.kexinit import KexinitError
 from ansible_collections.gpuops.fleet.plugins.module_utils._trust.sshd.settings import Effective, SshdError
 
 _DIRECTORY = "/run/sshd"
@@ -30,13 +32,10 @@ _TRIES = 5
 Run = t.Callable[[t.Sequence[str]], t.Tuple[int, str]]
 
 _IDENTIFICATION = b"SSH-2.0-gpuops.fleet_sshd_policy\r\n"
-_KEXINIT = 20
 _LISTEN = "0A"
 _SOCKETS = ("ssh.socket", "sshd.socket")
-# RFC 4253, 7.1: the name-lists of SSH_MSG_KEXINIT that the configuration decides, by their number.
-_LISTS = {"KexAlgorithms": 0, "HostKeyAlgorithms": 1, "Ciphers": 2, "MACs": 4}
-# These tell the peer what else is understood, or are decided by GSSAPIKexAlgorithms.
-_NO_METHOD = re.compile(r"ext-info-|kex-strict-|gss-")
+# These are decided by GSSAPIKexAlgorithms.
+_GSSAPI = "gss-"
 
 
 @dataclass(frozen=True)
@@ -281,20 +280,6 @@ def _listens(found: t.Sequence[Listener], port: int) -> bool:
 # --- what it offers -------------------------------------------------------------------------------------------------
 
 
-def parse_offer(payload: bytes) -> dict[str, str]:
-    """The lists of SSH_MSG_KEXINIT, named as in sshd_config."""
-    lists = []
-    position = 17
-    for _number in range(6):
-        (length,) = struct.unpack_from(">I", payload, position)
-        lists.append(payload[position + 4 : position + 4 + length].decode("ascii", "replace").split(","))
-        position += 4 + length
-    return {
-        keyword: ",".join(name for name in lists[number] if not _NO_METHOD.match(name))
-        for keyword, number in _LISTS.items()
-    }
-
-
 def doors(found: t.Sequence[Listener], waiting: Socket | None, ports: t.Sequence[int]) -> list[tuple[str, int]]:
     """Return the (address, port) at which this machine reaches sshd, one for each of these ports."""
     places = [("localhost", port) for port in waiting.ports] if waiting else []
@@ -305,22 +290,48 @@ def doors(found: t.Sequence[Listener], waiting: Socket | None, ports: t.Sequence
 
 
 def offer(door: tuple[str, int], patience: float = 5.0) -> dict[str, str]:
-    """Algorithms that sshd offers to a new connection."""
+    """Return the algorithms that sshd offers to a new connection.
+
+    Raises SshdError when it has not said them within `patience` seconds, or is no sshd.
+    """
     port = door[1]
+    deadline = time.monotonic() + patience
     try:
         with socket.create_connection(door, timeout=patience) as connection:
-            stream = connection.makefile("rb")
-            while not (line := stream.readline(1024)).startswith(b"SSH-"):
-                if not line:
-                    raise SshdError(f"port {port} of this machine ended the connection before it said SSH-")
+            _line, data = _receive(connection, b"", kexinit.take_identification, "SSH-", deadline)
             connection.sendall(_IDENTIFICATION)
-            length, padding = struct.unpack(">IB", stream.read(5))
-            payload = stream.read(length - 1)[: length - 1 - padding]
-    except (OSError, struct.error) as error:
+            payload, _rest = _receive(connection, data, kexinit.take_packet, "what it offers", deadline)
+        if payload[:1] != bytes([kexinit.KEXINIT]):
+            raise KexinitError("it does not begin with a key exchange")
+        offered = kexinit.parse_kexinit(payload)
+    except (OSError, KexinitError) as error:
         raise SshdError(f"port {port} of this machine does not answer as sshd: {error}") from error
-    if payload[:1] != bytes([_KEXINIT]):
-        raise SshdError(f"port {port} of this machine does not begin with a key exchange")
-    return parse_offer(payload)
+    return {
+        "KexAlgorithms": ",".join(name for name in offered.kex if not name.startswith(_GSSAPI)),
+        "HostKeyAlgorithms": ",".join(offered.host_keys),
+        "Ciphers": ",".join(offered.ciphers),
+        "MACs": ",".join(offered.macs),
+    }
+
+
+def _receive(
+    connection: socket.socket,
+    data: bytes,
+    take: t.Callable[[bytes], tuple[bytes, bytes] | None],
+    what: str,
+    deadline: float,
+) -> tuple[bytes, bytes]:
+    """Read on until `take` finds a part in `data`; return the part, and what follows it."""
+    while not (taken := take(data)):
+        left = deadline - time.monotonic()
+        if left <= 0 or len(data) > kexinit.MOST_BYTES:
+            raise KexinitError(f"{len(data)} bytes, and it has not said {what}")
+        connection.settimeout(left)
+        chunk = connection.recv(4096)
+        if not chunk:
+            raise KexinitError(f"it ended the connection before it said {what}")
+        data += chunk
+    return taken
 
 
 def differing_offer(door: tuple[str, int], effective: Effective) -> dict[str, str]:

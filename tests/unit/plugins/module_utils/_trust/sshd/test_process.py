@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
@@ -177,11 +178,62 @@ def test_offer(serve: t.Callable[[bytes], int]) -> None:
         (b"HTTP/1.0 400\r\n", "ended the connection"),
         (b"SSH-2.0-x\r\n", "does not answer as sshd"),
         (b"SSH-2.0-x\r\n" + struct.pack(">IB", 12, 4) + b"\1" * 11, "does not begin with a key exchange"),
+        (b"SSH-2.0-x\r\n" + packet(*OFFER[:2])[:-60], "does not answer as sshd"),
+        (b"SSH-2.0-x\r\n" + struct.pack(">IB", 26, 4) + b"\x14" + b"\0" * 24, "does not answer as sshd"),
+        (b"SSH-2.0-x\r\n" + struct.pack(">IB", 4, 0) + b"\x14" + b"\0" * 24, "does not answer as sshd"),
+        (b"SSH-2.0-x\r\n" + struct.pack(">IB", 0, 0) + packet(*OFFER), "does not answer as sshd"),
+        (b"SSH-2.0-x\r\n" + struct.pack(">IB", 2**32 - 1, 4) + packet(*OFFER), "does not answer as sshd"),
+        (b"\0" * 100_000, "does not answer as sshd"),
+        (b"SSH-2.0-" + b"x" * 100_000 + b"\r\n" + packet(*OFFER), "does not answer as sshd"),
     ],
-)
+    ids=[
+        "nothing", "http", "identification", "message", "truncated", "no-lists", "length-4", "length-0", "length-max",
+        "zeros", "long-identification",
+    ],
+)  # fmt: skip
 def test_no_offer(serve: t.Callable[[bytes], int], data: bytes, words: str) -> None:
     with pytest.raises(SshdError, match=words):
         process.offer(("localhost", serve(data)), patience=1)
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [b"", b"SSH-2.0-x\r\n", b"SSH-2.0-x\r\n" + struct.pack(">IB", 34000, 4)],
+    ids=["banner", "no-packet", "packet"],
+)
+def test_listener_that_never_stops_talking_is_left(begin: bytes) -> None:
+    said = 0
+    with socket.create_server(("localhost", 0)) as server:
+
+        def talk() -> None:
+            nonlocal said
+            connection, _address = server.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.sendall(begin)
+                while said < 1 << 26:
+                    said += connection.send(b"noise\r\n" * 1000)
+
+        threading.Thread(target=talk, daemon=True).start()
+        with pytest.raises(SshdError, match="does not answer as sshd"):
+            process.offer(("localhost", server.getsockname()[1]), patience=2)
+    assert said < 1 << 25
+
+
+def test_listener_that_drips_is_left_in_time() -> None:
+    with socket.create_server(("localhost", 0)) as server:
+
+        def drip() -> None:
+            connection, _address = server.accept()
+            with connection, contextlib.suppress(OSError):
+                for _second in range(100):
+                    connection.sendall(b"x\r\n")
+                    time.sleep(0.05)
+
+        threading.Thread(target=drip, daemon=True).start()
+        start = time.monotonic()
+        with pytest.raises(SshdError, match="does not answer as sshd"):
+            process.offer(("localhost", server.getsockname()[1]), patience=0.4)
+    assert time.monotonic() - start < 3
 
 
 def test_sshd_that_has_not_taken_its_files_over(serve: t.Callable[[bytes], int]) -> None:
