@@ -22,6 +22,7 @@ import typing as t
 from dataclasses import dataclass
 from pathlib import Path
 
+from ansible_collections.gpuops.fleet.plugins.module_utils._base.patterns import path_matches
 from ansible_collections.gpuops.fleet.plugins.module_utils._base.public_key import PublicKeyError, parse_line
 from ansible_collections.gpuops.fleet.plugins.module_utils._trust.sshd import firewall, guard, process
 from ansible_collections.gpuops.fleet.plugins.module_utils._trust.sshd import settings as judge
@@ -377,7 +378,7 @@ def _try(
         raise SshdError(f"sshd rejects the result: {said}")
 
     def expand(pattern: str) -> set[str]:
-        there = {DROP_IN} if prepared.drop_in and judge.includes(f"Include {pattern}", DROP_IN) else set()
+        there = {DROP_IN} if prepared.drop_in and path_matches(DROP_IN, pattern) else set()
         return {*glob.glob(pattern), *there}
 
     def content(path: str) -> str:

@@ -10,13 +10,13 @@ configuration means comes from sshd -T; files are only read to say where somethi
 
 from __future__ import annotations
 
-import fnmatch
 import ipaddress
 import re
 import shlex
 import typing as t
 from dataclasses import dataclass
 
+from ansible_collections.gpuops.fleet.plugins.module_utils._base.patterns import matches, path_matches
 from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import NODE, ProblemError
 
 # The values that `sshd -T` prints for each keyword, in lower case.
@@ -195,7 +195,7 @@ def includes(text: str, path: str) -> bool:
     for line in text.splitlines():
         if re.match(r"\s*Match\s", line, re.IGNORECASE):
             return False
-        if any(fnmatch.fnmatch(path, _absolute(pattern)) for pattern in include_arguments(line) or []):
+        if any(path_matches(path, _absolute(pattern)) for pattern in include_arguments(line) or []):
             return True
     return False
 
@@ -205,11 +205,11 @@ def with_other_drop_in(text: str, path: str, other: str | None, expand: t.Callab
     lines = []
     for line in text.splitlines():
         patterns = include_arguments(line)
-        if patterns and any(fnmatch.fnmatch(path, _absolute(pattern)) for pattern in patterns):
+        if patterns and any(path_matches(path, _absolute(pattern)) for pattern in patterns):
             files: list[str] = []
             for pattern in map(_absolute, patterns):
                 found = set(expand(pattern))
-                if fnmatch.fnmatch(path, pattern):
+                if path_matches(path, pattern):
                     found.add(path)
                 files += sorted(found)
             files = [other if file == path else file for file in files if file != path or other]  # type: ignore[misc]
@@ -351,14 +351,9 @@ def _is_member(names: t.Iterable[str], pattern: str, address: str = "") -> bool:
             if ipaddress.ip_address(address) not in ipaddress.ip_network(place, strict=False):
                 return False
         except ValueError:
-            if not _wildcard(address, place):
+            if not matches(address, place):
                 return False
-    return any(_wildcard(name, name_pattern) for name in names)
-
-
-def _wildcard(text: str, pattern: str) -> bool:
-    # fnmatch would give brackets a meaning that sshd does not
-    return bool(re.fullmatch(re.escape(pattern).replace(r"\*", ".*").replace(r"\?", "."), text))
+    return any(matches(name, name_pattern) for name in names)
 
 
 # --- PAM ------------------------------------------------------------------------------------------------------------

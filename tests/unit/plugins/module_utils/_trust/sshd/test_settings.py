@@ -200,6 +200,15 @@ def test_host_certificate_that_somebody_else_has_named_too_is_in_force() -> None
         (f"# Include {FOLDER}\n", False),
         ("Include /etc/ssh/other.d/*.conf\n", False),
         (f"Match User bob\nInclude {FOLDER}\n", False),
+        # By the rule of glob(3), a wildcard takes no slash.
+        ("Include /etc/ssh/*.conf\n", False),
+        ("Include /etc/*/00-gpuops.conf\n", False),
+        ("Include *.conf\n", False),
+        ("Include */*.conf\n", True),
+        ("Include /etc/ssh/sshd_config?d/*.conf\n", True),
+        ("Include /etc/ssh/sshd_config[.]d/[0-9]*.conf\n", True),
+        ("Include /etc/ssh/sshd_config.d/[!0]*.conf\n", False),
+        ("Include /etc/ssh/sshd_config.d[/]00-gpuops.conf\n", False),
         ("", False),
     ],
 )
