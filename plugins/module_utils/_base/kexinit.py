@@ -50,7 +50,7 @@ def take_packet(data: bytes) -> tuple[bytes, bytes] | None:
         return None
     length, padding = struct.unpack_from(">IB", data)
     if not padding + 2 <= length <= _PACKET_BYTES:
-        raise KexinitError("no packet of a key exchange")
+        raise KexinitError(f"no packet of a key exchange: {data[:80]!r}")
     if len(data) < 4 + length:
         return None
     return data[5 : 4 + length - padding], data[4 + length :]

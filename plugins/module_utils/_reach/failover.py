@@ -13,6 +13,8 @@ import re
 import typing as t
 from dataclasses import dataclass
 
+from ansible_collections.gpuops.fleet.plugins.module_utils._base.patterns import matches_one
+
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
@@ -254,7 +256,7 @@ def find_loop(failovers: Mapping[str, Failover]) -> list[str]:
         if jump_host in way:
             return [*way[way.index(jump_host) :], jump_host]
         host = jump_host.rpartition("@")[2].partition(":")[0].lower()
-        for failover in plain.get(host, []) + [item for name, item in others if matches(name, host)]:
+        for failover in plain.get(host, []) + [item for name, item in others if matches_one(host, name.split())]:
             for behind in failover.jump_hosts:
                 loop = walk(behind, [*way, jump_host])
                 if loop:
@@ -265,19 +267,7 @@ def find_loop(failovers: Mapping[str, Failover]) -> list[str]:
     return next((loop for loop in loops if loop), [])
 
 
-def matches(name: str, host: str) -> bool:
-    """Return whether the patterns of a Host line match a host name."""
-    found = False
-    for pattern in name.split():
-        expression = re.escape(pattern.lstrip("!")).replace(r"\*", ".*").replace(r"\?", ".")
-        if re.fullmatch(expression, host):
-            if pattern.startswith("!"):
-                return False
-            found = True
-    return found
-
-
 def depends_on_case(name: str, host: str) -> bool:
     """Return whether a Host line and a Match originalhost with these patterns differ about a host name."""
-    lower = (name.lower(), host.lower())
-    return lower != (name, host) and matches(*lower) != matches(name, host)
+    lower = (host.lower(), name.lower())
+    return lower != (host, name) and matches_one(lower[0], lower[1].split()) != matches_one(host, name.split())

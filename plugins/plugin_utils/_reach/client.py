@@ -20,9 +20,9 @@ import time
 import typing as t
 from dataclasses import dataclass, replace
 
+from ansible_collections.gpuops.fleet.plugins.module_utils._base.kexinit import Algorithms
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.text import printable
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.causes import SickError
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.wire import Algorithms
 
 # One authentication attempt, no prompt, and nothing written: known_hosts and agent stay as they are.
 _LOGIN_OPTIONS = (

@@ -21,6 +21,7 @@ import time
 import typing as t
 from dataclasses import asdict, dataclass, field, replace
 
+from ansible_collections.gpuops.fleet.plugins.module_utils._base.kexinit import Algorithms
 from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import Problem
 from ansible_collections.gpuops.fleet.plugins.module_utils._reach.words import (
     address_fault,
@@ -258,7 +259,7 @@ def may_be_sftp_version(data: bytes) -> bool:
     return least < _SFTP_BYTES and most >= 5 and data[4:5] in (b"", bytes([_SFTP_VERSION]))
 
 
-def judge_algorithms(ours: wire.Algorithms | None, theirs: wire.Algorithms) -> tuple[str, list[SickError]]:
+def judge_algorithms(ours: Algorithms | None, theirs: Algorithms) -> tuple[str, list[SickError]]:
     """OpenSSH has to get in; other clients should."""
     missing = wire.compare(ours, theirs) if ours else None
     if missing:

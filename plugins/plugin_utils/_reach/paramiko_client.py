@@ -17,7 +17,7 @@ import logging
 import socket
 from dataclasses import dataclass
 
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.wire import Algorithms
+from ansible_collections.gpuops.fleet.plugins.module_utils._base.kexinit import Algorithms
 
 # Ansible loads action plugins before it forks, so this is paid once for all hosts.
 try:

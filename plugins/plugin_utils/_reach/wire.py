@@ -13,34 +13,27 @@ import contextlib
 import errno
 import re
 import socket
-import struct
 import threading
 import time
 import typing as t
-from dataclasses import dataclass
 
+from ansible_collections.gpuops.fleet.plugins.module_utils._base.kexinit import (
+    KEXINIT,
+    Algorithms,
+    KexinitError,
+    parse_kexinit,
+    take_identification,
+    take_packet,
+    take_string,
+)
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.text import escaped, printable
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.causes import SickError
 
 _IDENTIFICATION = b"SSH-2.0-gpuops.fleet_doctor\r\n"
 _BANNER_BYTES = 8192
-# RFC 4253, §6.1: the biggest packet that everybody must take.
-_PACKET_BYTES = 35000
-_DISCONNECT, _IGNORE, _DEBUG, _KEXINIT = 1, 2, 4, 20
-# Tells the peer what else is understood; no method for a key exchange.
-_NO_METHOD = re.compile(r"ext-info-|kex-strict-")
+_DISCONNECT, _IGNORE, _DEBUG = 1, 2, 4
 
 Addresses = t.Sequence[tuple[socket.AddressFamily, str]]
-
-
-@dataclass(frozen=True)
-class Algorithms:
-    """Algorithms that one side offers, best first."""
-
-    kex: tuple[str, ...]
-    host_keys: tuple[str, ...]
-    ciphers: tuple[str, ...]
-    macs: tuple[str, ...]
 
 
 class Incompatible(t.NamedTuple):
@@ -135,44 +128,9 @@ def classify_banner(data: bytes, end: str, drips: bool = False) -> str:
     raise SickError("banner_closed", f"connection {end} before the identification line")
 
 
-def take_packet(data: bytes) -> tuple[bytes, bytes] | None:
-    """Cut the payload of the first unencrypted packet off `data`; None while it is incomplete."""
-    if len(data) < 5:
-        return None
-    length, padding = struct.unpack_from(">IB", data)
-    if not padding + 2 <= length <= _PACKET_BYTES:
-        raise SickError("protocol_error", f"no packet of a key exchange: {escaped(data)}")
-    if len(data) < 4 + length:
-        return None
-    return data[5 : 4 + length - padding], data[4 + length :]
-
-
-def parse_kexinit(payload: bytes) -> Algorithms:
-    """Read the server's SSH_MSG_KEXINIT; of ciphers and MACs those towards the server."""
-    lists = []
-    position = 17
-    for _number in range(10):
-        names, position = _take_string(payload, position)
-        lists.append(tuple(printable(names.decode("ascii", "replace")).split(",")) if names else ())
-    return Algorithms(
-        kex=tuple(name for name in lists[0] if not _NO_METHOD.match(name)),
-        host_keys=lists[1],
-        ciphers=lists[2],
-        macs=lists[4],
-    )
-
-
 def parse_disconnect(payload: bytes) -> str:
-    description, _position = _take_string(payload, 5)
+    description, _position = take_string(payload, 5)
     return printable(description.decode("utf-8", "replace").strip())
-
-
-def _take_string(payload: bytes, position: int) -> tuple[bytes, int]:
-    start = position + 4
-    end = start + int.from_bytes(payload[position:start], "big")
-    if end > len(payload):
-        raise SickError("protocol_error", f"a key exchange that breaks off after {len(payload)} bytes")
-    return payload[start:end], end
 
 
 def compare(ours: Algorithms, theirs: Algorithms) -> Incompatible | None:
@@ -240,7 +198,7 @@ def read_banner(wire: Wire, timeout: float) -> str:
     greeted = False
     # SSH servers speak first, an HTTP server answers only when spoken to.
     patience = min(1.0, timeout / 2)
-    while not (line := re.search(rb"^SSH-[^\n]*\n", wire.data, re.MULTILINE)) and len(wire.data) < _BANNER_BYTES:
+    while not (found := take_identification(wire.data)) and len(wire.data) < _BANNER_BYTES:
         remaining = deadline - time.monotonic()
         if remaining <= 0:
             break
@@ -251,30 +209,37 @@ def read_banner(wire: Wire, timeout: float) -> str:
         if not greeted:
             greeted = True
             wire.send(_IDENTIFICATION)
-    version = classify_banner(wire.data[: line.end()] if line else wire.data, wire.end, drips=wire.waits > 2)
+    said, wire.data = found or (wire.data, b"")
+    version = classify_banner(said, wire.end, drips=wire.waits > 2)
     if not greeted:
         wire.send(_IDENTIFICATION)
-    wire.data = wire.data[line.end() :] if line else b""
     return version
 
 
 def read_offer(wire: Wire, timeout: float) -> Algorithms:
     """Return what the server offers in its first packet of the key exchange."""
     deadline = time.monotonic() + timeout
-    while True:
-        packet = take_packet(wire.data)
-        if packet:
-            payload, wire.data = packet
-            message = payload[0] if payload else None
-            if message == _KEXINIT:
-                return parse_kexinit(payload)
-            if message == _DISCONNECT:
-                raise SickError("connection_closed", f"the server said: {parse_disconnect(payload)}")
-            if message not in (_IGNORE, _DEBUG):
-                raise SickError("protocol_error", f"no key exchange, but message {message}: {escaped(payload)}")
-        elif not wire.read_more(deadline - time.monotonic()):
-            if wire.end == "reset":
-                raise SickError("connection_reset", "connection reset before the key exchange")
-            if wire.end == "closed":
-                raise SickError("connection_closed", "connection closed before the key exchange")
-            raise SickError("kex_timeout", f"an identification, then no key exchange within {timeout:g} s")
+    try:
+        while True:
+            packet = take_packet(wire.data)
+            if packet:
+                payload, wire.data = packet
+                message = payload[0] if payload else None
+                if message == KEXINIT:
+                    return parse_kexinit(payload)
+                if message == _DISCONNECT:
+                    raise SickError("connection_closed", f"the server said: {parse_disconnect(payload)}")
+                if message not in (_IGNORE, _DEBUG):
+                    raise KexinitError(f"no key exchange, but message {message}: {escaped(payload)}")
+            elif not wire.read_more(deadline - time.monotonic()):
+                raise _no_offer(wire, timeout)
+    except KexinitError as error:
+        raise SickError("protocol_error", str(error)) from error
+
+
+def _no_offer(wire: Wire, timeout: float) -> SickError:
+    if wire.end == "reset":
+        return SickError("connection_reset", "connection reset before the key exchange")
+    if wire.end == "closed":
+        return SickError("connection_closed", "connection closed before the key exchange")
+    return SickError("kex_timeout", f"an identification, then no key exchange within {timeout:g} s")

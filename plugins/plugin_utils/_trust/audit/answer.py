@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ansible_collections.gpuops.fleet.plugins.module_utils._base.patterns import matches_one
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.text import printable
 
 # For documentation (RFC 5737), so that no rule for a network of one's own applies to it.
@@ -195,7 +196,7 @@ def _example(criterion: str, patterns: list[str], doors: Doors) -> tuple[str, st
         raise _NobodyError
     if criterion == "group":
         for group, gid, members in doors.groups:
-            if any(re.fullmatch(_as_regex(pattern), group) for pattern in chosen):
+            if matches_one(group, patterns):
                 people = [*members, *(account.name for account in doors.accounts if str(account.gid) == gid)]
                 if people:
                     return "user", people[0]
@@ -205,10 +206,6 @@ def _example(criterion: str, patterns: list[str], doors: Doors) -> tuple[str, st
         value = FOREIGN
     filler = "1" if criterion in ("address", "localaddress") else "x"
     return names[criterion], value.replace("*", filler).replace("?", filler)
-
-
-def _as_regex(pattern: str) -> str:
-    return re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
 
 
 def _sections(stdout: str, marker: str) -> dict[str, str]:

@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 
 import pytest
+from ansible_collections.gpuops.fleet.plugins.module_utils._base.kexinit import Algorithms
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.causes import CAUSES, SickError
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.client import (
     Finished,
@@ -29,7 +30,6 @@ from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.client import 
     shared_command,
 )
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.doctor import render_cause
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.wire import Algorithms
 from hypothesis import given, settings, strategies
 
 TARGET = Target("gpu-1", "192.0.2.7", port=2222, user="root", identity_file="/k/id")

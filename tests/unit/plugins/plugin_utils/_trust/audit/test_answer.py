@@ -175,6 +175,7 @@ def doors_with(criteria: str) -> Doors:
         ("LocalPort 2222 User a", [("a", "203.0.113.1", "2222")]),
         ("Group wheel", [("alice", "203.0.113.1", "22")]),
         ("Group sta*", [("gpu", "203.0.113.1", "22")]),
+        ("Group *,!staff", [("alice", "203.0.113.1", "22")]),
         ("Group empty", []),
         ("User !root", []),
     ],
