@@ -125,8 +125,8 @@ from ansible_collections.gpuops.fleet.plugins.module_utils._trust.ca import (
     sshd_settings,
 )
 from ansible_collections.gpuops.fleet.plugins.module_utils._trust.sshd import guard, process
+from ansible_collections.gpuops.fleet.plugins.module_utils._trust.sshd.effective import Effective, parse_effective
 from ansible_collections.gpuops.fleet.plugins.module_utils._trust.sshd.policy import read
-from ansible_collections.gpuops.fleet.plugins.module_utils._trust.sshd.settings import Effective, parse_effective
 
 # Where somebody may log in from, for Match blocks: what is asked for is the same for everybody.
 _LOGIN = "user=root,host=localhost,addr=127.0.0.1,laddr=127.0.0.1,lport=22"

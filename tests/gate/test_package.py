@@ -66,9 +66,9 @@ def plugins(kind: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def documented(installed: Path) -> dict[str, dict[str, Any]]:
-    """By name what ansible-doc says of each module and inventory plugin of the installed collection."""
+    """By name what ansible-doc says of each module, inventory plugin and filter of the installed collection."""
     found = {}
-    for kind, folder in (("module", "modules"), ("inventory", "inventory")):
+    for kind, folder in (("module", "modules"), ("inventory", "inventory"), ("filter", "filter")):
         names = [f"gpuops.fleet.{name}" for name in sorted(plugins(folder))]
         paths = {"ANSIBLE_COLLECTIONS_PATH": str(installed)}
         text = run("ansible-doc", "--json", "-t", kind, *names, cwd=installed, **paths)
@@ -77,7 +77,7 @@ def documented(installed: Path) -> dict[str, dict[str, Any]]:
 
 
 def test_each_plugin_of_the_installed_collection_is_documented(documented: dict[str, dict[str, Any]]) -> None:
-    assert documented.keys() == plugins("modules") | plugins("inventory")
+    assert documented.keys() == plugins("modules") | plugins("inventory") | plugins("filter")
     assert all(said["short_description"] and said["description"] for said in documented.values())
 
 

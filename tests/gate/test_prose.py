@@ -98,7 +98,9 @@ def headings() -> Iterator[tuple[str, str]]:
 
 
 def short_descriptions() -> Iterator[tuple[str, str]]:
-    plugins = [*(REPOSITORY / "plugins" / "modules").glob("*.py"), *(REPOSITORY / "plugins" / "inventory").glob("*.py")]
+    plugins = [
+        path for kind in ("modules", "inventory", "filter") for path in (REPOSITORY / "plugins" / kind).glob("*.py")
+    ]
     for path in [*plugins, *(REPOSITORY / "roles").glob("*/meta/argument_specs.yml")]:
         for text in re.findall(r"^\s*short_description: (.+)$", path.read_text(), re.MULTILINE):
             yield str(path.relative_to(REPOSITORY)), text.strip('"').replace("[INTERNAL] ", "")

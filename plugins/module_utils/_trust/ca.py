@@ -18,6 +18,7 @@ import re
 import typing as t
 from dataclasses import dataclass
 
+from ansible_collections.gpuops.fleet.plugins.module_utils._base.duration import DurationError, seconds
 from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import ProblemError
 from ansible_collections.gpuops.fleet.plugins.module_utils._base.public_key import (
     PublicKey,
@@ -44,8 +45,6 @@ _KEPT = "kept: "
 # Whose a key is that is revoked by itself; no account has such a name.
 _LISTED = "(revoked)"
 _KEY = re.compile(r"(ssh|ecdsa|sk)-\S+ AAAA")
-_TIME = re.compile(r"([0-9]+)([wdhms]?)")
-_SECONDS = {"w": 604800, "d": 86400, "h": 3600, "m": 60, "s": 1, "": 1}
 # What both a line of authorized_keys and a certificate can allow or forbid.
 _FEATURES = ("agent-forwarding", "port-forwarding", "pty", "user-rc", "x11-forwarding")
 
@@ -239,8 +238,8 @@ def request(
 ) -> Request:
     """Return what is issued: with `key` for that file, else for the only key that the user has."""
     chosen, file = _choose_key(person, key, read)
-    end = now + datetime.timedelta(seconds=seconds(validity))
-    valid_to = f"+{seconds(validity)}s"
+    end = now + datetime.timedelta(seconds=lifetime(validity))
+    valid_to = f"+{lifetime(validity)}s"
     if person.get("expiry"):
         last = datetime.datetime.combine(_last_day(person), datetime.time(23, 59, 59), now.tzinfo)
         if last < end:
@@ -284,13 +283,15 @@ def _choose_key(person: Person, key: str, read: Read) -> tuple[PublicKey, str]:
     raise CaError(f"{key or person['name']} has several keys; name a file that has one with -e key=FILE.pub: {listed}")
 
 
-def seconds(text: str) -> int:
-    """A time as ssh-keygen takes it, such as 12h or 1w2d."""
-    parts = _TIME.findall(text)
-    total = sum(int(number) * _SECONDS[unit] for number, unit in parts)
-    if "".join(number + unit for number, unit in parts) != text or not total:
-        raise CaError(f"{text} is no time such as 12h, 90m or 1w2d")
-    return total
+def lifetime(text: str) -> int:
+    """Return the seconds that a certificate is to live, from a time such as 12h or 1w2d."""
+    try:
+        found = seconds(text)
+    except DurationError as error:
+        raise CaError(str(error)) from None
+    if not found:
+        raise CaError(f"{text} is no time that a certificate can live")
+    return found
 
 
 def certificate_options(options: t.Mapping[str, t.Any]) -> list[str]:

@@ -26,10 +26,10 @@ from ansible_collections.gpuops.fleet.plugins.module_utils._base.patterns import
 from ansible_collections.gpuops.fleet.plugins.module_utils._base.public_key import PublicKeyError, parse_line
 from ansible_collections.gpuops.fleet.plugins.module_utils._trust.sshd import firewall, guard, process
 from ansible_collections.gpuops.fleet.plugins.module_utils._trust.sshd import settings as judge
+from ansible_collections.gpuops.fleet.plugins.module_utils._trust.sshd.effective import Effective, parse_effective
 from ansible_collections.gpuops.fleet.plugins.module_utils._trust.sshd.process import Listener, Run, Socket
 from ansible_collections.gpuops.fleet.plugins.module_utils._trust.sshd.settings import (
     Block,
-    Effective,
     Login,
     SshdError,
 )
@@ -92,7 +92,7 @@ class Sshd:
         code, said = process.ask_sshd(self.run, command)
         if code:
             raise SshdError(f"sshd -T ended with {code}: {said.strip()}")
-        return judge.parse_effective(said)
+        return parse_effective(said)
 
 
 def find_sshd(run: Run) -> Sshd:

@@ -24,7 +24,8 @@ from pathlib import Path
 
 from ansible_collections.gpuops.fleet.plugins.module_utils._base import kexinit
 from ansible_collections.gpuops.fleet.plugins.module_utils._base.kexinit import KexinitError
-from ansible_collections.gpuops.fleet.plugins.module_utils._trust.sshd.settings import Effective, SshdError
+from ansible_collections.gpuops.fleet.plugins.module_utils._trust.sshd.effective import Effective
+from ansible_collections.gpuops.fleet.plugins.module_utils._trust.sshd.settings import SshdError
 
 _DIRECTORY = "/run/sshd"
 _TRIES = 5

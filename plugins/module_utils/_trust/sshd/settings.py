@@ -18,9 +18,7 @@ from dataclasses import dataclass
 
 from ansible_collections.gpuops.fleet.plugins.module_utils._base.patterns import matches, path_matches
 from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import NODE, ProblemError
-
-# The values that `sshd -T` prints for each keyword, in lower case.
-Effective = t.Dict[str, t.List[str]]
+from ansible_collections.gpuops.fleet.plugins.module_utils._trust.sshd.effective import ADDITIVE, Effective, plain
 
 # Keywords that not every supported OpenSSH has (8.5, 8.7, 9.1 and 9.8 brought or renamed them): what an older one calls
 # the same, if it has it. A sshd that knows such a keyword shows it in `sshd -T`.
@@ -30,8 +28,6 @@ _NEWER = {
     "requiredrsasize": None,
     "persourcepenaltyexemptlist": None,
 }
-# Each occurrence adds to the ones before; of all others the first one counts.
-_ADDITIVE = ("port", "listenaddress", "allowusers", "allowgroups", "denyusers", "denygroups", "hostcertificate")
 # Of ours, those that take one value a line.
 _ONE_PER_LINE = ("port", "hostcertificate")
 _LINE = re.compile(r"\s*([A-Za-z][A-Za-z0-9]*)(?:\s*=\s*|\s+)(.*?)\s*$")
@@ -100,15 +96,6 @@ class Directive:
         return f"{self.path}:{self.number}: {within}{self.keyword} {self.value}"
 
 
-def parse_effective(text: str) -> Effective:
-    """Read the output of `sshd -T`."""
-    effective: Effective = {}
-    for line in text.splitlines():
-        keyword, _space, value = line.partition(" ")
-        effective.setdefault(keyword.lower(), []).append(value)
-    return effective
-
-
 def words(value: object) -> str:
     """A setting as sshd_config wants it, from what YAML makes of it."""
     if isinstance(value, bool):
@@ -161,18 +148,10 @@ def differing(settings: t.Mapping[str, str], effective: Effective) -> dict[str, 
     found = {}
     for keyword, value in settings.items():
         values = effective.get(keyword.lower(), [])
-        now = (" " if keyword.lower() in _ADDITIVE else ",").join(values)
-        if _plain(keyword, now) != _plain(keyword, value):
+        now = (" " if keyword.lower() in ADDITIVE else ",").join(values)
+        if plain(keyword, now) != plain(keyword, value):
             found[keyword] = now or "nothing"
     return found
-
-
-def _plain(keyword: str, value: str) -> list[str]:
-    if keyword.lower() == "permitrootlogin":
-        value = value.replace("prohibit-password", "without-password")
-    if keyword.lower() in _ADDITIVE:
-        return sorted(set(value.split()))
-    return [value.strip('"').lower()]
 
 
 def include_arguments(line: str) -> list[str] | None:
@@ -252,7 +231,7 @@ def foreign(keyword: str, directives: t.Sequence[Directive], own: str) -> list[D
         for place, directive in enumerate(directives)
         if directive.keyword.lower() == keyword.lower()
         and directive.path != own
-        and (place < before or directive.match or keyword.lower() in _ADDITIVE)
+        and (place < before or directive.match or keyword.lower() in ADDITIVE)
     ]
 
 
@@ -265,7 +244,7 @@ def exceptions(settings: t.Mapping[str, str], directives: t.Sequence[Directive],
         if directive.match
         and directive.path != own
         and directive.keyword.lower() in wanted
-        and _plain(directive.keyword, directive.value) != _plain(*wanted[directive.keyword.lower()])
+        and plain(directive.keyword, directive.value) != plain(*wanted[directive.keyword.lower()])
     ]
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ansible_collections.gpuops.fleet.plugins.module_utils._base.patterns import matches_one
+from ansible_collections.gpuops.fleet.plugins.module_utils._trust.sshd import effective as sshd
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.text import printable
 
 # For documentation (RFC 5737), so that no rule for a network of one's own applies to it.
@@ -339,9 +340,9 @@ def _effective(text: str) -> list[Effective]:
         if "same" in kinds:
             found.append(replace(found[0], user=spec["user"], address=spec["addr"]))
             continue
-        settings: dict[str, tuple[str, ...]] = {}
-        for keyword, _space, value in (rest.partition(" ") for rest in kinds.get("set", [])):
-            settings[keyword] = (*settings.get(keyword, ()), value)
+        settings = {
+            keyword: tuple(each) for keyword, each in sshd.parse_effective("\n".join(kinds.get("set", []))).items()
+        }
         refused = "refused" in kinds and (" ".join(kinds["refused"][0].split()) or "sshd -T ended without a word")
         if not settings and not refused:
             raise ValueError(f"nothing about {printable(head)[:80]}")

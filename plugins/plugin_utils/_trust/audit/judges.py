@@ -13,6 +13,7 @@ import typing as t
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from ansible_collections.gpuops.fleet.plugins.module_utils._trust.sshd.effective import plain
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.audit.answer import (
     Account,
     Doors,
@@ -38,7 +39,6 @@ _NOT_COMPARED = {
     "persourcepenalties", "port", "rekeylimit", "setenv", "subsystem", "unusedconnectiontimeout",
 }  # fmt: skip
 _ALLOWING = {"allowusers", "allowgroups", "denyusers", "denygroups"}
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 @dataclass(frozen=True)
@@ -334,15 +334,7 @@ def drift(doors: Doors, names: Names, _expect: t.Any) -> Outcome:
 def _same(keyword: str, written: str, effective: Sequence[str]) -> bool:
     if keyword.startswith(("allow", "deny")) and keyword.endswith(("users", "groups")) or keyword == "acceptenv":
         return set(written.split()) <= {word for value in effective for word in value.split()}
-    return _plain(written) == _plain(" ".join(effective))
-
-
-def _plain(value: str) -> str:
-    """One spelling for what sshd takes in several."""
-    plain = " ".join(value.lower().split()).replace("without-password", "prohibit-password")
-    if re.fullmatch(r"(\d+[smhdw])+", plain):
-        return str(sum(int(count) * _SECONDS[unit] for count, unit in re.findall(r"(\d+)([smhdw])", plain)))
-    return plain
+    return plain(keyword, written) == plain(keyword, " ".join(effective))
 
 
 def loaded(doors: Doors, names: Names, _expect: t.Any) -> Outcome:

@@ -8,6 +8,11 @@ import typing as t
 
 import pytest
 from ansible_collections.gpuops.fleet.plugins.module_utils._trust.sshd import settings
+from ansible_collections.gpuops.fleet.plugins.module_utils._trust.sshd.effective import (
+    Effective,
+    parse_effective,
+    plain,
+)
 from ansible_collections.gpuops.fleet.plugins.module_utils._trust.sshd.settings import Block, Login, SshdError
 
 DROP_IN = "/etc/ssh/sshd_config.d/00-gpuops.conf"
@@ -28,10 +33,10 @@ pubkeyacceptedalgorithms ssh-ed25519,rsa-sha2-512
 """
 
 
-def effective(*changes: str) -> settings.Effective:
+def effective(*changes: str) -> Effective:
     keywords = [change.split()[0] for change in changes]
     kept = [line for line in OPEN.splitlines() if line.split()[0] not in keywords]
-    return settings.parse_effective("\n".join([*kept, *changes]))
+    return parse_effective("\n".join([*kept, *changes]))
 
 
 def refusals(login: Login, *changes: str, kind: str = "ssh-ed25519") -> list[str]:
@@ -143,12 +148,12 @@ def test_algorithms_are_those_that_are_there_in_the_wanted_order() -> None:
 
 def test_keywords_follow_what_this_sshd_knows() -> None:
     wanted = {"PubkeyAcceptedAlgorithms": "x", "RequiredRSASize": "2048", "MaxAuthTries": "4"}
-    old = settings.parse_effective("pubkeyacceptedkeytypes y\nmaxauthtries 6")
+    old = parse_effective("pubkeyacceptedkeytypes y\nmaxauthtries 6")
     assert settings.settle(wanted, old) == (
         {"PubkeyAcceptedKeyTypes": "x", "MaxAuthTries": "4"},
         ["RequiredRSASize"],
     )
-    new = settings.parse_effective("pubkeyacceptedalgorithms y\nrequiredrsasize 1024")
+    new = parse_effective("pubkeyacceptedalgorithms y\nrequiredrsasize 1024")
     assert settings.settle(wanted, new) == (wanted, [])
 
 
@@ -172,9 +177,7 @@ def test_values_of_yaml(value: object, text: str) -> None:
 
 
 def test_what_is_not_in_force() -> None:
-    now = settings.parse_effective(
-        "maxauthtries 6\npermitrootlogin without-password\nallowusers b\nallowusers a\nport 22"
-    )
+    now = parse_effective("maxauthtries 6\npermitrootlogin without-password\nallowusers b\nallowusers a\nport 22")
     assert settings.differing({"PermitRootLogin": "prohibit-password", "AllowUsers": "a b", "Port": "22"}, now) == {}
     assert settings.differing({"MaxAuthTries": "4", "Port": "22 23", "Banner": "/x"}, now) == {
         "MaxAuthTries": "6",
@@ -183,8 +186,33 @@ def test_what_is_not_in_force() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("keyword", "written", "said"),
+    [
+        ("LoginGraceTime", "2m", "120"),
+        ("ClientAliveInterval", "1h30m", "5400"),
+        ("PermitRootLogin", "without-password", "prohibit-password"),
+        ("Banner", '"/etc/issue"', "/etc/issue"),
+        ("RekeyLimit", "1G  1h", "1g 1h"),
+        ("AllowUsers", "b a", "a b a"),
+    ],
+)
+def test_one_value_may_be_spelled_in_several_ways(keyword: str, written: str, said: str) -> None:
+    assert plain(keyword, written) == plain(keyword.lower(), said)
+    assert settings.differing({keyword: written}, {keyword.lower(): [said]}) == {}
+
+
+@pytest.mark.parametrize(("one", "other"), [("2m", "2"), ("yes", "no"), ("/a", "/b")])
+def test_other_values_stay_others(one: str, other: str) -> None:
+    assert plain("Banner", one) != plain("Banner", other)
+
+
+def test_names_of_users_keep_their_case() -> None:
+    assert plain("AllowUsers", "Bob") != plain("AllowUsers", "bob")
+
+
 def test_host_certificate_that_somebody_else_has_named_too_is_in_force() -> None:
-    now = settings.parse_effective("hostcertificate /b\nhostcertificate /a\nhostcertificate /b")
+    now = parse_effective("hostcertificate /b\nhostcertificate /a\nhostcertificate /b")
     assert settings.differing({"HostCertificate": "/a /b"}, now) == {}
     assert settings.differing({"HostCertificate": "/a"}, now) == {"HostCertificate": "/b /a /b"}
 
