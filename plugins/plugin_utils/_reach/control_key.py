@@ -16,7 +16,7 @@ import stat
 from pathlib import Path
 
 from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import ProblemError
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.client import Finished, run_command
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.process import Finished, run_command
 
 _RSA_BITS = 3072
 _SECONDS = 30.0

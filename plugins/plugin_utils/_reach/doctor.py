@@ -5,7 +5,7 @@
 """Examine the way to a node over SSH, stage by stage, and name the cause of the first failure.
 
 This plugin util is PRIVATE to the collection. What happens in a stage is in wire (bytes), key (key file),
-client (OpenSSH), node (the node itself) and paramiko_client (second opinion).
+client and messages (OpenSSH), node (the node itself) and paramiko_client (second opinion).
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ from ansible_collections.gpuops.fleet.plugins.module_utils._reach.words import (
     port_fault,
     user_fault,
 )
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.process import Program, run_command
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.shared import Shared, shared
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.text import printable
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach import client, node, wire
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach import client, messages, node, wire
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach import paramiko_client as second
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.causes import CAUSES, STAGES, SickError
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.client import Program, Route, Target
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.client import Route, Target
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.key import check_keys
 
 # A jump host is examined up to here.
@@ -549,7 +550,7 @@ def _reach(found: _Examination, way: _Way | None) -> None:
 def _connect_by(way: _Way, route: Route, timeout: float, stack: contextlib.ExitStack) -> socket.socket:
     """Let a jump host connect to the next machine."""
     deadline = time.monotonic() + timeout
-    way.login.read(timeout, lambda: client.is_shared(way.login.stderr))
+    way.login.read(timeout, lambda: messages.is_shared(way.login.stderr))
     before = len(way.login.stderr)
     argv = client.shared_command(way.control_path, "-W", f"[{route.host}]:{route.port}")
     ours, theirs = socket.socketpair()
@@ -566,12 +567,12 @@ def _connect_by(way: _Way, route: Route, timeout: float, stack: contextlib.ExitS
     way.login.read(deadline - time.monotonic(), decided)
     if said(_OPENED):
         return ours
-    refused = client.classify_forwarding(way.login.stderr[before:])
+    refused = messages.classify_forwarding(way.login.stderr[before:])
     if refused:
         code = "jump_forwarding_off" if refused.code == "forwarding_off" else refused.code
         raise SickError(code, f"{way.name} says: {refused.seen}")
     if carrier.has_ended():
-        words = client.last_words(carrier.finish(1).stderr.splitlines())
+        words = messages.last_words(carrier.finish(1).stderr.splitlines())
         raise SickError("jump_failed", f"{way.name}: {words}")
     raise SickError("tcp_timeout", f"{way.name} got no answer within {timeout:g} s")
 
@@ -582,17 +583,17 @@ def _log_in(found: _Examination, login: Program) -> None:
     found.tried_login = True
     try:
         with found.stage("host_key") as note:
-            if not login.read(found.limit, lambda: client.trusts_host_key(login.stderr, route)):
+            if not login.read(found.limit, lambda: messages.trusts_host_key(login.stderr, route)):
                 _raise_failed_login(found, login)
             note.evidence = f"known as {route.known_name}"
         with found.stage("login") as note:
-            if not login.read(found.limit, lambda: client.is_authenticated(login.stderr, route)):
+            if not login.read(found.limit, lambda: messages.is_authenticated(login.stderr, route)):
                 _raise_failed_login(found, login)
-            session = client.read_session(login.stderr, route)
+            session = messages.read_session(login.stderr, route)
             key = session.accepted_key if session else None
             note.evidence = f"{route.user}, {key or 'without a key'}"
     finally:
-        session = client.read_session(login.stderr, route)
+        session = messages.read_session(login.stderr, route)
         if session:
             found.server_version = session.server_version or found.server_version
             found.auth_methods = session.auth_methods
@@ -602,14 +603,14 @@ def _log_in(found: _Examination, login: Program) -> None:
 def _raise_failed_login(found: _Examination, login: Program) -> t.NoReturn:
     finished = login.finish(0)
     try:
-        client.classify_login(finished, found.route, found.target.timeout)
+        messages.classify_login(finished, found.route, found.target.timeout)
     except SickError as sick:
         if sick.code == "host_key_changed":
             raise _with_known_key(sick, found.route, found.limit) from sick
         if sick.code == "auth_key_refused" and found.weak_key:
             raise SickError("key_obsolete", f"{sick.seen} ({found.weak_key})") from sick
         raise
-    raise SickError("unknown", f"exit code 0: {client.last_words(finished.stderr.splitlines())}")
+    raise SickError("unknown", f"exit code 0: {messages.last_words(finished.stderr.splitlines())}")
 
 
 def _with_known_key(sick: SickError, route: Route, timeout: float) -> SickError:
@@ -617,8 +618,8 @@ def _with_known_key(sick: SickError, route: Route, timeout: float) -> SickError:
     values = dict(sick.values)
     line = int(values.pop("known_line", "0"))
     known_hosts = values.get("known_hosts", route.known_hosts)
-    listed = client.run_command(["ssh-keygen", "-l", "-F", route.known_name, "-f", known_hosts], timeout)
-    known = client.parse_known_fingerprints(listed.stdout)
+    listed = run_command(["ssh-keygen", "-l", "-F", route.known_name, "-f", known_hosts], timeout)
+    known = messages.parse_known_fingerprints(listed.stdout)
     fingerprint = known.get(line) or ", ".join(known.values()) or "unknown"
     return SickError(sick.code, f"{sick.seen} Known: {fingerprint} ({known_hosts}:{line})", **values)
 
@@ -631,7 +632,7 @@ def _run_script(found: _Examination, login: Program) -> tuple[node.Node, float]:
         printed = login.stdout.decode("utf-8", "replace")
         answer = node.parse_node(printed) if ended else None
         if not answer:
-            client.classify_login(login.finish(0), found.route, found.target.timeout)
+            messages.classify_login(login.finish(0), found.route, found.target.timeout)
             words = printable(" ".join(printed.split()))[:80] or "nothing"
             raise SickError("command_swallowed", f"exit status 0, no answer; printed: {words}")
         found.machine = answer.machine
@@ -654,7 +655,7 @@ def _try_sftp(found: _Examination, login: Program, control_path: str, noise: str
         program.say_no_more()
         finished = program.finish(0.2)
         login.read(0.1, lambda: "rtype exit-" in login.stderr[before:])
-        refused = client.classify_sftp(finished, login.stderr[before:])
+        refused = messages.classify_sftp(finished, login.stderr[before:])
         printed = finished.stdout.strip()
         # Of much noise only the beginning may have come.
         if printed and noise.strip() and (printed.startswith(noise.strip()) or noise.strip().startswith(printed)):
@@ -671,9 +672,9 @@ def _try_forwarding(found: _Examination, login: Program, control_path: str) -> N
     before = len(login.stderr)
     with found.stage("forwarding") as note:
         argv = client.shared_command(control_path, "-W", "127.0.0.1:1")
-        client.run_command(argv, found.limit)
+        run_command(argv, found.limit)
         login.read(0.2, lambda: "open failed" in login.stderr[before:])
-        refused = client.classify_forwarding(login.stderr[before:])
+        refused = messages.classify_forwarding(login.stderr[before:])
         if refused and refused.code == "forwarding_off":
             note.warnings.append(refused)
         elif refused:

@@ -20,15 +20,11 @@ import typing as t
 from dataclasses import dataclass, replace
 
 from ansible_collections.gpuops.fleet.plugins.module_utils._base.public_key import fingerprint_of
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.process import run_command
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.text import printable
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.causes import SickError
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.client import (
-    Route,
-    Target,
-    ask_route,
-    last_words,
-    run_command,
-)
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.client import Route, Target, ask_route
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.messages import last_words
 
 # A server hangs up after this many: the default of its MaxAuthTries.
 MANY_KEYS = 6
