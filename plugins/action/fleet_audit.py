@@ -9,17 +9,15 @@ One more round trip tells where the connection comes from when sudo is used, and
 
 from __future__ import annotations
 
-import secrets
 import shlex
 import typing as t
 from dataclasses import replace
 
 from ansible.plugins.action import ActionBase
 from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import Problem
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.collector import CollectorError, new_marker, no_answer
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.failure import action_failure
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.text import printable
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.audit.answer import (
-    AuditAnswerError,
     Doors,
     collector_command,
     match_specs,
@@ -63,7 +61,7 @@ class ActionModule(ActionBase):
         }
 
     def _look(self, host: str) -> Doors:
-        marker = f"gpuops-{secrets.token_hex(8)}"
+        marker = new_marker()
         command = f"{self._origin()} {collector_command(marker)}".strip()
         answered = self._low_level_execute_command(command, encoding_errors="replace")
         try:
@@ -74,15 +72,8 @@ class ActionModule(ActionBase):
                 answered = self._low_level_execute_command(command, encoding_errors="replace")
                 in_match = parse_effective(answered["stdout"], marker, [line for line, _spec in specs])
                 doors = replace(doors, effective=(*doors.effective, *in_match))
-        except AuditAnswerError as error:
-            seen = printable((answered["stderr"] or answered["stdout"]).strip()[-300:]) or "no output"
-            problem = Problem(
-                f"fleet_audit: {error}",
-                seen=f"exit code {answered['rc']}, {seen}",
-                remedy=f"ansible {host} -m ansible.builtin.raw -a 'sh -c id'",
-                host=host,
-            )
-            raise action_failure(problem) from None
+        except CollectorError as error:
+            raise action_failure(no_answer(error, "fleet_audit", host, answered)) from None
         return replace(doors, untestable=tuple(untestable))
 
     def _origin(self) -> str:

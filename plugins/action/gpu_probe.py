@@ -17,10 +17,10 @@ from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import connection_loader, shell_loader
 from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import Problem, failed_result
 from ansible_collections.gpuops.fleet.plugins.module_utils._see.gpu.options import ARGUMENT_SPEC
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.collector import CollectorError, new_marker, no_answer
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.failure import action_failure
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.terminal import is_ad_hoc, show
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._see.gpu.answer import (
-    GpuAnswerError,
     NodeAnswer,
     collector_command,
     parse_answer,
@@ -114,7 +114,7 @@ class ActionModule(ActionBase):
         return options, question
 
     def _ask(self, host: str, options: Mapping[str, Any], question: Question, deadline: int) -> NodeAnswer:
-        marker = f"gpuops-{secrets.token_hex(8)}"
+        marker = new_marker()
         command = collector_command(
             marker,
             deadline,
@@ -133,15 +133,8 @@ class ActionModule(ActionBase):
         )
         try:
             return parse_answer(answered["stdout"], marker)
-        except GpuAnswerError as exc:
-            seen = (answered["stderr"] or answered["stdout"]).strip()[-500:] or "no output"
-            problem = Problem(
-                f"gpu_probe: {exc}",
-                seen=f"exit code {answered['rc']}, {seen}",
-                remedy=f"ansible {host} -m ansible.builtin.raw -a 'sh -c id'",
-                host=host,
-            )
-            raise action_failure(problem) from exc
+        except CollectorError as exc:
+            raise action_failure(no_answer(exc, "gpu_probe", host, answered)) from exc
 
     def _ask_nvml(self, deadline: int, task_vars: dict[str, Any] | None) -> dict[str, Any]:
         """Run the module half on the node; without Python there the answer says so."""

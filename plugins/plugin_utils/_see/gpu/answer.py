@@ -2,22 +2,29 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The collector's command line and its answer, split into facts. **PRIVATE** to the collection."""
+"""The answer of gpu_probe's collector, split into facts. **PRIVATE** to the collection."""
 
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 
 from ansible_collections.gpuops.fleet.plugins.module_utils._see.gpu.options import FIELDS
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.collector import (
+    CollectorError,
+    command,
+    quoted_script,
+    read_sections,
+)
 
 SMI_COMMAND = "nvidia-smi -q -x"
 
-_NEEDED_SECTIONS = {"node", "proc_version", "pci", "module_files", "timing", "end"}
+_NEEDED_SECTIONS = {"node", "proc_version", "pci", "module_files", "timing"}
+# The outputs of five runs of nvidia-smi and three of the log, each as long as the collector lets it be.
+_MOST_CHARACTERS = 48_000_000
 _LINK_WIDTHS = {1, 2, 4, 8, 12, 16, 32}
 # The same words as in the collector, which sends a log's first line whatever it says
 _FIRST = "first "
@@ -34,10 +41,6 @@ _KMSG_LINE = re.compile(r"\d+,\d+,(\d{1,18}),[^;]*;(.*)")
 _JOURNAL_LINE = re.compile(r"\[?\s*(\d{1,12}\.\d{1,9})\]? \S+ kernel: (.*)")
 # Clocks differ a little between the log and /proc/uptime.
 _NEAR_SECONDS = 1.0
-
-
-class GpuAnswerError(Exception):
-    """The collector's answer is missing, incomplete or damaged."""
 
 
 @dataclass(frozen=True)
@@ -161,34 +164,24 @@ def normalise_bus_id(text: str) -> str:
     return f"{int(match[1], 16):04x}:{match[2]}" if match else text.strip().lower()
 
 
-def _quoted_script() -> str:
-    lines = Path(__file__).with_name("collector.sh").read_text(encoding="utf-8").splitlines()
-    return shlex.quote("\n".join(line.lstrip() for line in lines if line and not line.lstrip().startswith("#")))
-
-
-# Once for all nodes: each is asked by a process of its own, which begins as a copy of this one.
-_SCRIPT = _quoted_script()
+_SCRIPT = quoted_script(Path(__file__).with_name("collector.sh"))
 
 
 def collector_command(
     marker: str, deadline: int, fields: Collection[str] = FIELDS, hours: int = 0, *, run_smi: bool = True
 ) -> str:
-    """The shell command that runs the collector, without its comments and indentation, on a node.
+    """Return the shell command that runs the collector on a node.
 
     :param hours: how far back the kernel log is read; 0 is since the boot.
     :param run_smi: whether nvidia-smi may be started.
     """
-    asked = "".join(f" {field}" for field in FIELDS if field in fields)
-    return f"/bin/sh -c {_SCRIPT} gpu_probe {marker} {deadline} {hours}{' nvidia-smi' * run_smi}{asked}"
+    asked = [field for field in FIELDS if field in fields]
+    return command(_SCRIPT, "gpu_probe", marker, deadline, hours, *["nvidia-smi"] * run_smi, *asked)
 
 
 def parse_answer(stdout: str, marker: str) -> NodeAnswer:
-    """Read the collector's output; a terminal's line ends and whatever stands before the first marker do no harm."""
-    sections = _sections(stdout.replace("\r\n", "\n"), marker)
-    if not sections:
-        raise GpuAnswerError("the collector did not answer")
-    if not sections.keys() >= _NEEDED_SECTIONS:
-        raise GpuAnswerError("the collector's answer is incomplete")
+    """Read the collector's output. Raises CollectorError."""
+    sections = read_sections(stdout, marker, _NEEDED_SECTIONS, _MOST_CHARACTERS)
     node = _pairs(sections["node"])
     release = node.get("kernel_release", "")
     modules = _module_files(sections["module_files"])
@@ -224,12 +217,6 @@ def parse_answer(stdout: str, marker: str) -> NodeAnswer:
     )
 
 
-def _sections(stdout: str, marker: str) -> dict[str, str]:
-    # By hand, since a regular expression looks at each line of some hundred kilobytes.
-    parts = (part.partition("\n") for part in f"\n{stdout}".split(f"\n{marker} ")[1:])
-    return {name: text for name, _newline, text in parts}
-
-
 def _lines(text: str) -> list[str]:
     """Unlike splitlines: a form feed or a Unicode separator in a name does not end its line."""
     return [line for line in text.split("\n") if line]
@@ -243,7 +230,7 @@ def _words(line: str, count: int) -> list[str]:
     """The words of a line whose last word may itself contain spaces; "-" stands for nothing."""
     words = line.split(" ", count - 1)
     if len(words) < count:
-        raise GpuAnswerError(f"the collector's answer is damaged: {line[:200]!r}")
+        raise CollectorError(f"the collector's answer is damaged: {line[:200]!r}")
     return ["" if word == "-" else word for word in words]
 
 
@@ -267,7 +254,7 @@ def _run(sections: dict[str, str], name: str) -> SmiRun:
         output=sections.get(f"{name}_output", ""),
     )
     if run.outcome != ("exited" if run.rc is not None else "deadline"):
-        raise GpuAnswerError(f"the collector's answer is damaged: {sections[name][:200]!r}")
+        raise CollectorError(f"the collector's answer is damaged: {sections[name][:200]!r}")
     return run
 
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The audit collector's command line and its answer, split into facts. **PRIVATE** to the collection."""
+"""The answer of the audit's collector, split into facts. **PRIVATE** to the collection."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from pathlib import Path
 
 from ansible_collections.gpuops.fleet.plugins.module_utils._base.patterns import matches_one
 from ansible_collections.gpuops.fleet.plugins.module_utils._trust.sshd import effective as sshd
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.collector import (
+    CollectorError,
+    command,
+    quoted_script,
+    read_sections,
+)
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.text import printable
 
 # For documentation (RFC 5737), so that no rule for a network of one's own applies to it.
 FOREIGN = "203.0.113.1"
 MOST_CHARACTERS = 8_000_000
-
-
-class AuditAnswerError(Exception):
-    """The collector's answer is missing, incomplete or not what it writes."""
 
 
 @dataclass(frozen=True)
@@ -121,31 +123,31 @@ class Doors:
     untestable: tuple[MatchLine, ...] = ()
 
 
+_SCRIPT = quoted_script(Path(__file__).with_name("collector.sh"))
+
+
 def collector_command(marker: str, specs: Iterable[str] = ()) -> str:
-    """The shell command that runs the collector, without its comments, on a node."""
-    lines = Path(__file__).with_name("collector.sh").read_text(encoding="utf-8").splitlines()
-    script = "\n".join(line for line in lines if line and not line.lstrip().startswith("#"))
-    words = ["/bin/sh", "-c", script, "fleet_audit", marker, *specs]
-    return " ".join(shlex.quote(word) for word in words)
+    """Return the shell command that runs the collector on a node."""
+    return command(_SCRIPT, "fleet_audit", marker, *specs)
 
 
 def parse_answer(stdout: str, marker: str) -> Doors:
-    """Read the whole answer; what stands before the first marker, and a terminal's line ends, do no harm."""
-    sections = _sections(stdout, marker)
+    """Read the whole answer. Raises CollectorError."""
+    sections = read_sections(stdout, marker, (), MOST_CHARACTERS)
     try:
         return _doors(sections)
     except (KeyError, ValueError, IndexError) as error:
-        raise AuditAnswerError(f"the collector's answer makes no sense ({error!r})") from error
+        raise CollectorError(f"the collector's answer makes no sense ({error!r})") from error
 
 
 def parse_effective(stdout: str, marker: str, wanted: Sequence[MatchLine]) -> tuple[Effective, ...]:
     """Read the answer to connections that were asked for, each because of a Match line."""
     try:
-        answers = _effective(_sections(stdout, marker)["effective"])
+        answers = _effective(read_sections(stdout, marker, (), MOST_CHARACTERS)["effective"])
     except (KeyError, ValueError, IndexError) as error:
-        raise AuditAnswerError(f"the collector's answer makes no sense ({error!r})") from error
+        raise CollectorError(f"the collector's answer makes no sense ({error!r})") from error
     if len(answers) != len(wanted):
-        raise AuditAnswerError(f"the collector answered for {len(answers)} of {len(wanted)} connections")
+        raise CollectorError(f"the collector answered for {len(answers)} of {len(wanted)} connections")
     return tuple(replace(answer, match=line) for answer, line in zip(answers, wanted))
 
 
@@ -207,17 +209,6 @@ def _example(criterion: str, patterns: list[str], doors: Doors) -> tuple[str, st
         value = FOREIGN
     filler = "1" if criterion in ("address", "localaddress") else "x"
     return names[criterion], value.replace("*", filler).replace("?", filler)
-
-
-def _sections(stdout: str, marker: str) -> dict[str, str]:
-    if len(stdout) > MOST_CHARACTERS:
-        raise AuditAnswerError(f"the collector's answer is longer than {MOST_CHARACTERS // 1_000_000} MB")
-    text = stdout.replace("\r\n", "\n")
-    parts = re.split(rf"^{re.escape(marker)} (\w+)\n?", text, flags=re.MULTILINE)
-    sections = dict(zip(parts[1::2], parts[2::2]))
-    if "end" not in sections:
-        raise AuditAnswerError("the collector's answer is incomplete" if sections else "the collector did not answer")
-    return sections
 
 
 def _lines(text: str) -> t.Iterator[tuple[str, str]]:

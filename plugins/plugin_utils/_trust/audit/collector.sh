@@ -6,7 +6,7 @@
 # The half of fleet_audit that runs on the node: it reads, writes nothing, says what is there and judges nothing.
 # Arguments: MARKER, then connections as sshd -C wants them; with these it only says what sshd would do for each.
 # No key and no password hash is ever printed: of keys the fingerprint, of passwords one of empty, locked and set.
-# Comment lines are not sent. There is no apostrophe in the code: every level of quoting would make five of it.
+# Comment lines and indentation are not sent. There is no apostrophe in the code: each level of quoting would make five.
 
 set -u
 marker=$1

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.gpuops.fleet.plugins.module_utils._see.gpu.options import FIELDS
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.collector import CollectorError
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._see.gpu.answer import (
-    GpuAnswerError,
     HostFacts,
     KernelLog,
     Nic,
@@ -312,7 +312,7 @@ def test_a_log_that_could_not_be_kept_whole_is_not_complete(rc: str, complete: b
 
 @pytest.mark.parametrize("stdout", ["", "sh: not found\n", f"\n{MARKER} node\nsysroot=\n"])
 def test_an_answer_that_does_not_end_is_no_answer(stdout: str) -> None:
-    with pytest.raises(GpuAnswerError):
+    with pytest.raises(CollectorError):
         parse_answer(stdout, MARKER)
 
 
@@ -718,7 +718,7 @@ def test_a_damaged_answer_is_an_answer_or_an_error_of_its_own(damages: list[tupl
         text = text[:place] + replacement + text[place + length :]
     try:
         answer = parse_answer(text, MARKER)
-    except GpuAnswerError:
+    except CollectorError:
         return
     assert isinstance(answer, NodeAnswer)
 
@@ -726,5 +726,5 @@ def test_a_damaged_answer_is_an_answer_or_an_error_of_its_own(damages: list[tupl
 def test_an_answer_cut_anywhere_is_no_answer() -> None:
     end = WIRE.rindex(MARKER)
     for place in range(end + len(MARKER) + len(" end") - 1):
-        with pytest.raises(GpuAnswerError):
+        with pytest.raises(CollectorError):
             parse_answer(WIRE[:place], MARKER)

@@ -8,10 +8,10 @@ import subprocess
 import typing as t
 
 import pytest
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.collector import CollectorError
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.audit.answer import (
     MOST_CHARACTERS,
     Account,
-    AuditAnswerError,
     Doors,
     Effective,
     MatchLine,
@@ -149,7 +149,7 @@ def test_what_would_steer_a_terminal_is_taken_out() -> None:
     ],
 )
 def test_an_answer_that_cannot_be_trusted_is_refused(text: str, message: str) -> None:
-    with pytest.raises(AuditAnswerError, match=message):
+    with pytest.raises(CollectorError, match=message):
         parse_answer(text, MARKER)
 
 
@@ -197,9 +197,9 @@ def test_answers_for_match_blocks_name_them() -> None:
     text = f"\n{MARKER} effective\nspec {SPEC}\nset passwordauthentication yes\n{MARKER} end\n"
     (found,) = parse_effective(text, MARKER, [line])
     assert found == Effective("root", "203.0.113.1", {"passwordauthentication": ("yes",)}, match=line)
-    with pytest.raises(AuditAnswerError, match="for 1 of 2 connections"):
+    with pytest.raises(CollectorError, match="for 1 of 2 connections"):
         parse_effective(text, MARKER, [line, line])
-    with pytest.raises(AuditAnswerError, match="makes no sense"):
+    with pytest.raises(CollectorError, match="makes no sense"):
         parse_effective(f"\n{MARKER} end\n", MARKER, [])
 
 
