@@ -17,10 +17,9 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import Problem
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.collector import CollectorError, new_marker, no_answer
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.failure import action_failure
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.audit.access import Access, match_specs
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.audit.answer import (
-    Doors,
     collector_command,
-    match_specs,
     parse_answer,
     parse_effective,
 )
@@ -29,7 +28,7 @@ from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.audit.checks i
     apply_baseline,
     audit,
 )
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.audit.judges import Names
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.audit.findings import Names
 
 ARGUMENT_SPEC: dict[str, dict[str, t.Any]] = {
     "baseline": {"type": "dict", "default": {}},
@@ -38,7 +37,7 @@ ARGUMENT_SPEC: dict[str, dict[str, t.Any]] = {
 
 
 class ActionModule(ActionBase):
-    """Read how the doors of a node stand, and judge it."""
+    """Read who has access to a node, and judge it."""
 
     TRANSFERS_FILES = False
     _supports_check_mode = True
@@ -52,29 +51,29 @@ class ActionModule(ActionBase):
         except BaselineError as error:
             problem = Problem("baseline", str(error), "ansible-doc gpuops.fleet.fleet_audit", host=host)
             raise action_failure(problem) from None
-        doors = self._look(host)
+        access = self._look(host)
         return {
             **result,
             "changed": False,
-            "checks": audit(doors, Names(host, options["alias"] or host), checks),
-            "host_keys": [key.fingerprint for key in doors.host_keys],
+            "checks": audit(access, Names(host, options["alias"] or host), checks),
+            "host_keys": [key.fingerprint for key in access.host_keys],
         }
 
-    def _look(self, host: str) -> Doors:
+    def _look(self, host: str) -> Access:
         marker = new_marker()
         command = f"{self._origin()} {collector_command(marker)}".strip()
         answered = self._low_level_execute_command(command, encoding_errors="replace")
         try:
-            doors = parse_answer(answered["stdout"], marker)
-            specs, untestable = match_specs(doors)
+            access = parse_answer(answered["stdout"], marker)
+            specs, untestable = match_specs(access)
             if specs:
                 command = collector_command(marker, [spec for _line, spec in specs])
                 answered = self._low_level_execute_command(command, encoding_errors="replace")
                 in_match = parse_effective(answered["stdout"], marker, [line for line, _spec in specs])
-                doors = replace(doors, effective=(*doors.effective, *in_match))
+                access = replace(access, effective=(*access.effective, *in_match))
         except CollectorError as error:
             raise action_failure(no_answer(error, "fleet_audit", host, answered)) from None
-        return replace(doors, untestable=tuple(untestable))
+        return replace(access, untestable=tuple(untestable))
 
     def _origin(self) -> str:
         """Return variables for the shell: source of the connection and login user, which sudo does not hand on."""

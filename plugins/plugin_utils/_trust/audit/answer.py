@@ -7,13 +7,11 @@
 from __future__ import annotations
 
 import re
-import shlex
 import typing as t
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-from ansible_collections.gpuops.fleet.plugins.module_utils._base.patterns import matches_one
 from ansible_collections.gpuops.fleet.plugins.module_utils._trust.sshd import effective as sshd
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.collector import (
     CollectorError,
@@ -22,105 +20,17 @@ from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.collector impor
     read_sections,
 )
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.text import printable
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.audit.access import (
+    Access,
+    Account,
+    Effective,
+    FileMode,
+    Key,
+    Logins,
+    MatchLine,
+)
 
-# For documentation (RFC 5737), so that no rule for a network of one's own applies to it.
-FOREIGN = "203.0.113.1"
 MOST_CHARACTERS = 8_000_000
-
-
-@dataclass(frozen=True)
-class FileMode:
-    path: str
-    mode: int
-    uid: int
-
-
-@dataclass(frozen=True)
-class Key:
-    """A public key, without its content."""
-
-    bits: int
-    fingerprint: str
-    comment: str
-    kind: str
-
-
-@dataclass(frozen=True)
-class Account:
-    """Somebody who can log in; keys by the file that they are in."""
-
-    name: str
-    uid: int
-    gid: int
-    home: str
-    paths: tuple[FileMode, ...] = ()
-    keys: tuple[tuple[str, tuple[Key, ...]], ...] = ()
-    unreadable: tuple[str, ...] = ()
-
-    @property
-    def all_keys(self) -> list[Key]:
-        return [key for _path, keys in self.keys for key in keys]
-
-
-@dataclass(frozen=True)
-class MatchLine:
-    """A Match line of sshd's configuration."""
-
-    place: str
-    criteria: str
-
-
-@dataclass(frozen=True)
-class Effective:
-    """Output of sshd -T for one connection; empty settings where it refused, with the reason."""
-
-    user: str
-    address: str
-    settings: dict[str, tuple[str, ...]]
-    refusal: str = ""
-    missing_files: tuple[str, ...] = ()
-    match: MatchLine | None = None
-
-    def get(self, keyword: str) -> str:
-        return self.settings.get(keyword, ("",))[0]
-
-
-@dataclass(frozen=True)
-class Logins:
-    """Source of the log, and logins and failures as (count, last time, user, address)."""
-
-    source: str
-    accepted: tuple[tuple[int, str, str, str], ...] = ()
-    failed: tuple[tuple[int, str, str, str], ...] = ()
-
-
-@dataclass(frozen=True)
-class Doors:
-    """Answer of the collector of one node; all but uid and login is empty where it did not run as root."""
-
-    uid: int
-    login: str = ""
-    client: str = ""
-    laddr: str = "127.0.0.1"
-    lport: str = "22"
-    sshd: str = ""
-    superusers: tuple[str, ...] = ()
-    passwords: tuple[tuple[str, str], ...] = ()
-    accounts: tuple[Account, ...] = ()
-    left_out: int = 0
-    files: tuple[FileMode, ...] = ()
-    matches: tuple[MatchLine, ...] = ()
-    groups: tuple[tuple[str, str, tuple[str, ...]], ...] = ()
-    drop_in: str = ""
-    effective: tuple[Effective, ...] = ()
-    loaded: int | None = None
-    newer: tuple[tuple[int, str], ...] = ()
-    host_keys: tuple[Key, ...] = ()
-    host_key_files: tuple[FileMode, ...] = ()
-    moduli: tuple[tuple[int, int], ...] = ()
-    logins: Logins | None = None
-    journal: str = ""
-    untestable: tuple[MatchLine, ...] = ()
 
 
 _SCRIPT = quoted_script(Path(__file__).with_name("collector.sh"))
@@ -131,11 +41,11 @@ def collector_command(marker: str, specs: Iterable[str] = ()) -> str:
     return command(_SCRIPT, "fleet_audit", marker, *specs)
 
 
-def parse_answer(stdout: str, marker: str) -> Doors:
+def parse_answer(stdout: str, marker: str) -> Access:
     """Read the whole answer. Raises CollectorError."""
     sections = read_sections(stdout, marker, (), MOST_CHARACTERS)
     try:
-        return _doors(sections)
+        return _access(sections)
     except (KeyError, ValueError, IndexError) as error:
         raise CollectorError(f"the collector's answer makes no sense ({error!r})") from error
 
@@ -151,66 +61,6 @@ def parse_effective(stdout: str, marker: str, wanted: Sequence[MatchLine]) -> tu
     return tuple(replace(answer, match=line) for answer, line in zip(answers, wanted))
 
 
-def match_specs(doors: Doors) -> tuple[list[tuple[MatchLine, str]], list[MatchLine]]:
-    """Return connections to which each Match block applies, and the blocks for which none can be named."""
-    specs: list[tuple[MatchLine, str]] = []
-    untestable = []
-    # Many settings say something else of root.
-    people = ["root", next((account.name for account in doors.accounts if account.uid != 0), "nobody")]
-    for line in doors.matches:
-        connection = {"host": FOREIGN, "addr": FOREIGN, "laddr": doors.laddr, "lport": doors.lport}
-        try:
-            for criterion, patterns in _criteria(line.criteria):
-                if criterion != "all":
-                    name, value = _example(criterion, patterns, doors)
-                    connection[name] = value
-        except _NobodyError:
-            continue
-        except ValueError:
-            untestable.append(line)
-            continue
-        for user in [connection["user"]] if "user" in connection else people:
-            spec = {"user": user, **connection}
-            specs.append((line, ",".join(f"{name}={value}" for name, value in spec.items())))
-    return specs, untestable
-
-
-class _NobodyError(Exception):
-    """A criterion that no connection meets."""
-
-
-def _criteria(text: str) -> list[tuple[str, list[str]]]:
-    """Pairs of criterion and patterns; sshd takes `User a`, `User=a` and quotes."""
-    words = shlex.split(re.sub(r"(?<=[A-Za-z])=", " ", text), comments=True)
-    found = []
-    while words:
-        criterion = words.pop(0).lower()
-        found.append((criterion, [] if criterion == "all" else words.pop(0).split(",") if words else []))
-    return found
-
-
-def _example(criterion: str, patterns: list[str], doors: Doors) -> tuple[str, str]:
-    """The part of a connection that meets a criterion: its name for sshd -C, and a value."""
-    names = {"user": "user", "host": "host", "address": "addr", "localaddress": "laddr", "localport": "lport"}
-    if not patterns or criterion not in {"group", *names}:
-        raise ValueError(criterion)
-    chosen = [pattern for pattern in patterns if not pattern.startswith("!")]
-    if not chosen:
-        raise _NobodyError
-    if criterion == "group":
-        for group, gid, members in doors.groups:
-            if matches_one(group, patterns):
-                people = [*members, *(account.name for account in doors.accounts if str(account.gid) == gid)]
-                if people:
-                    return "user", people[0]
-        raise _NobodyError
-    value = chosen[0].partition("/")[0] if criterion in ("address", "localaddress") else chosen[0]
-    if value == "*" and criterion in ("address", "localaddress"):
-        value = FOREIGN
-    filler = "1" if criterion in ("address", "localaddress") else "x"
-    return names[criterion], value.replace("*", filler).replace("?", filler)
-
-
 def _lines(text: str) -> t.Iterator[tuple[str, str]]:
     """First word and rest of each line, without the characters that would steer a terminal."""
     for line in text.split("\n"):
@@ -219,13 +69,13 @@ def _lines(text: str) -> t.Iterator[tuple[str, str]]:
             yield word, rest
 
 
-def _doors(sections: dict[str, str]) -> Doors:
+def _access(sections: dict[str, str]) -> Access:
     node = dict(line.split("=", 1) for line in sections["node"].splitlines() if "=" in line)
     connection = node.get("connection", "").split()
     client, laddr, lport = (
         (connection[0], connection[2], connection[3]) if len(connection) == 4 else ("", "127.0.0.1", "22")
     )
-    doors = Doors(
+    access = Access(
         uid=int(node["uid"]),
         login=printable(node.get("login", "")),
         client=printable(client),
@@ -233,8 +83,8 @@ def _doors(sections: dict[str, str]) -> Doors:
         lport=printable(lport),
         sshd=printable(node["sshd"]),
     )
-    if doors.uid != 0:
-        return doors
+    if access.uid != 0:
+        return access
     people = _kinds(sections["accounts"])
     files = _kinds(sections["files"])
     loaded = _kinds(sections["loaded"])
@@ -242,7 +92,7 @@ def _doors(sections: dict[str, str]) -> Doors:
     keys = _kinds(sections["host_keys"])
     journal = _kinds(sections["journal"])
     return replace(
-        doors,
+        access,
         superusers=tuple(people.get("superuser", [])),
         passwords=tuple((name, state) for state, name in (rest.split(" ", 1) for rest in people.get("password", []))),
         accounts=tuple(_accounts(people.get("account", []), sections["effective"])),

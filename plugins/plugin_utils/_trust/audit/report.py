@@ -29,7 +29,7 @@ from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.doctor_report 
     Line,
 )
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.audit.checks import SEVERITIES, SHARED
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.audit.judges import FAIL, OK, SKIPPED, UNKNOWN
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.audit.findings import FAIL, OK, SKIPPED, UNKNOWN
 
 WIDTH = 100
 _ID_WIDTH = 20

@@ -5,18 +5,17 @@
 from __future__ import annotations
 
 import subprocess
-import typing as t
 
 import pytest
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.collector import CollectorError
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.audit.answer import (
-    MOST_CHARACTERS,
-    Account,
-    Doors,
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.audit.access import (
+    Access,
     Effective,
     MatchLine,
+)
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.audit.answer import (
+    MOST_CHARACTERS,
     collector_command,
-    match_specs,
     parse_answer,
     parse_effective,
 )
@@ -51,27 +50,33 @@ def answer(**changed: str) -> str:
     return "".join(f"\n{MARKER} {name}\n{text}\n" for name, text in sections.items()) + f"\n{MARKER} end\n"
 
 
-def parsed(**changed: str) -> Doors:
+def parsed(**changed: str) -> Access:
     return parse_answer(answer(**changed), MARKER)
 
 
 def test_the_whole_answer_is_read() -> None:
-    doors = parsed()
-    assert (doors.uid, doors.login, doors.client, doors.laddr, doors.lport) == (0, "gpu", "10.0.0.1", "10.0.0.9", "22")
-    assert doors.superusers == ("root", "toor")
-    assert dict(doors.passwords) == {"root": "locked", "gpu": "set", "guest": "empty"}
-    assert doors.left_out == 2
-    assert [(file.path, file.mode) for file in doors.files] == [("/etc/ssh", 0o755), ("/etc/ssh/sshd_config", 0o666)]
-    assert doors.matches == (MatchLine("/etc/ssh/sshd_config:12", "User=backup"),)
-    assert doors.groups == (("staff", "50", ("alice", "bob")),)
-    assert doors.drop_in == "# ours\nPasswordAuthentication no"
-    assert (doors.loaded, doors.newer) == (1700000000, ((1700000005, "/etc/ssh/sshd_config"),))
-    assert [key.kind for key in doors.host_keys] == ["ED25519"]
-    assert doors.moduli == ((2048, 5), (3072, 7))
-    assert doors.logins is not None
-    assert doors.logins.accepted == ((12, "2026-11-23T02:00:34+0000", "root", "10.0.0.1"),)
-    assert doors.logins.failed == ((3, "Nov-22T01:00:00", "", "2001:db8::7"),)
-    assert doors.journal == "volatile"
+    access = parsed()
+    assert (access.uid, access.login, access.client, access.laddr, access.lport) == (
+        0,
+        "gpu",
+        "10.0.0.1",
+        "10.0.0.9",
+        "22",
+    )
+    assert access.superusers == ("root", "toor")
+    assert dict(access.passwords) == {"root": "locked", "gpu": "set", "guest": "empty"}
+    assert access.left_out == 2
+    assert [(file.path, file.mode) for file in access.files] == [("/etc/ssh", 0o755), ("/etc/ssh/sshd_config", 0o666)]
+    assert access.matches == (MatchLine("/etc/ssh/sshd_config:12", "User=backup"),)
+    assert access.groups == (("staff", "50", ("alice", "bob")),)
+    assert access.drop_in == "# ours\nPasswordAuthentication no"
+    assert (access.loaded, access.newer) == (1700000000, ((1700000005, "/etc/ssh/sshd_config"),))
+    assert [key.kind for key in access.host_keys] == ["ED25519"]
+    assert access.moduli == ((2048, 5), (3072, 7))
+    assert access.logins is not None
+    assert access.logins.accepted == ((12, "2026-11-23T02:00:34+0000", "root", "10.0.0.1"),)
+    assert access.logins.failed == ((3, "Nov-22T01:00:00", "", "2001:db8::7"),)
+    assert access.journal == "volatile"
 
 
 def test_keys_belong_to_the_account_before_them_and_need_no_comment() -> None:
@@ -108,13 +113,13 @@ def test_what_stands_around_the_answer_and_a_terminals_line_ends_do_no_harm() ->
 
 def test_without_root_nothing_but_that_is_told() -> None:
     text = f"\n{MARKER} node\nuid=1000\nsshd=/usr/sbin/sshd\n\n{MARKER} end\n"
-    assert parse_answer(text, MARKER) == Doors(uid=1000, sshd="/usr/sbin/sshd")
+    assert parse_answer(text, MARKER) == Access(uid=1000, sshd="/usr/sbin/sshd")
 
 
 def test_what_would_steer_a_terminal_is_taken_out() -> None:
-    doors = parsed(files="file 644 0 /etc/ssh/\x1b[2Jx\nmatch /etc/ssh/a:1:Match User \x1b[31mx")
-    assert doors.files[0].path == "/etc/ssh/?[2Jx"
-    assert doors.matches[0].criteria == "User ?[31mx"
+    access = parsed(files="file 644 0 /etc/ssh/\x1b[2Jx\nmatch /etc/ssh/a:1:Match User \x1b[31mx")
+    assert access.files[0].path == "/etc/ssh/?[2Jx"
+    assert access.matches[0].criteria == "User ?[31mx"
 
 
 @pytest.mark.parametrize(
@@ -151,45 +156,6 @@ def test_what_would_steer_a_terminal_is_taken_out() -> None:
 def test_an_answer_that_cannot_be_trusted_is_refused(text: str, message: str) -> None:
     with pytest.raises(CollectorError, match=message):
         parse_answer(text, MARKER)
-
-
-PEOPLE = (Account("root", 0, 0, "/root"), Account("gpu", 1000, 50, "/home/gpu"))
-GROUPS = (("staff", "50", ()), ("wheel", "51", ("alice",)), ("empty", "52", ()))
-
-
-def doors_with(criteria: str) -> Doors:
-    return Doors(uid=0, accounts=PEOPLE, groups=GROUPS, matches=(MatchLine("f:1", criteria),))
-
-
-@pytest.mark.parametrize(
-    ("criteria", "wanted"),
-    [
-        ("all", [("root", "203.0.113.1", "22"), ("gpu", "203.0.113.1", "22")]),
-        ("User backup", [("backup", "203.0.113.1", "22")]),
-        ("User=backup,root", [("backup", "203.0.113.1", "22")]),
-        ('User "!root,dev-*"', [("dev-x", "203.0.113.1", "22")]),
-        ("user backup Address 10.0.0.0/8 # note", [("backup", "10.0.0.0", "22")]),
-        ("Address 192.168.?.*", [("root", "192.168.1.1", "22"), ("gpu", "192.168.1.1", "22")]),
-        ("Address *,!10.*", [("root", "203.0.113.1", "22"), ("gpu", "203.0.113.1", "22")]),
-        ("Address fd00::/8 User a", [("a", "fd00::", "22")]),
-        ("LocalPort 2222 User a", [("a", "203.0.113.1", "2222")]),
-        ("Group wheel", [("alice", "203.0.113.1", "22")]),
-        ("Group sta*", [("gpu", "203.0.113.1", "22")]),
-        ("Group *,!staff", [("alice", "203.0.113.1", "22")]),
-        ("Group empty", []),
-        ("User !root", []),
-    ],
-)
-def test_a_connection_is_found_that_a_match_block_applies_to(criteria: str, wanted: list[t.Any]) -> None:
-    specs, untestable = match_specs(doors_with(criteria))
-    parts = [dict(part.split("=", 1) for part in spec.split(",")) for _line, spec in specs]
-    assert [(part["user"], part["addr"], part["lport"]) for part in parts] == wanted
-    assert not untestable
-
-
-@pytest.mark.parametrize("criteria", ["invalid-user", 'User "open', "RDomain 3", "User a Version OpenSSH_9*", "User"])
-def test_a_match_block_that_cannot_be_tried_is_not_forgotten(criteria: str) -> None:
-    assert match_specs(doors_with(criteria)) == ([], [MatchLine("f:1", criteria)])
 
 
 def test_answers_for_match_blocks_name_them() -> None:

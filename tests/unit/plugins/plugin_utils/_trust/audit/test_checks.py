@@ -8,9 +8,9 @@ import typing as t
 from dataclasses import replace
 
 import pytest
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.audit.answer import (
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.audit.access import (
+    Access,
     Account,
-    Doors,
     Effective,
     FileMode,
     Key,
@@ -24,7 +24,8 @@ from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.audit.checks i
     apply_baseline,
     audit,
 )
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.audit.judges import Names, password_methods
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.audit.findings import Names
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.audit.judges.sshd import password_methods
 from places import REPOSITORY
 
 NAMES = Names("gpu-1", "node-1")
@@ -69,7 +70,7 @@ def account(name: str, uid: int, *keys: Key, mode: int = 0o700) -> Account:
     return Account(name, uid, uid, home, paths, ((f"{home}/.ssh/authorized_keys", keys),))
 
 
-GOOD = Doors(
+GOOD = Access(
     uid=0,
     login="gpu",
     client=CONTROLLER,
@@ -92,29 +93,29 @@ IN_MATCH = MatchLine("/etc/ssh/sshd_config:12", "User backup")
 LEFT_TO_THE_REPORT = "host_key_shared"
 
 
-def judged(doors: Doors, baseline: dict[str, t.Any] | None = None) -> dict[str, dict[str, str]]:
-    return {check["id"]: check for check in audit(doors, NAMES, apply_baseline(baseline or {}))}
+def judged(access: Access, baseline: dict[str, t.Any] | None = None) -> dict[str, dict[str, str]]:
+    return {check["id"]: check for check in audit(access, NAMES, apply_baseline(baseline or {}))}
 
 
-def not_ok(doors: Doors, baseline: dict[str, t.Any] | None = None) -> dict[str, str]:
-    found = {name: check["status"] for name, check in judged(doors, baseline).items() if check["status"] != "ok"}
+def not_ok(access: Access, baseline: dict[str, t.Any] | None = None) -> dict[str, str]:
+    found = {name: check["status"] for name, check in judged(access, baseline).items() if check["status"] != "ok"}
     assert found.pop(LEFT_TO_THE_REPORT) == "unknown"
     return found
 
 
-def with_file(path: str, mode: int, uid: int) -> Doors:
+def with_file(path: str, mode: int, uid: int) -> Access:
     return replace(GOOD, files=(*GOOD.files, FileMode(path, mode, uid)))
 
 
-def with_gpu(*keys: Key, mode: int = 0o700) -> Doors:
+def with_gpu(*keys: Key, mode: int = 0o700) -> Access:
     return replace(GOOD, accounts=(GOOD.accounts[0], account("gpu", 1000, *keys, mode=mode)))
 
 
-def in_match(**changed: str) -> Doors:
+def in_match(**changed: str) -> Access:
     return replace(GOOD, effective=(*GOOD.effective, effective("backup", FOREIGN, IN_MATCH, **changed)))
 
 
-def set_to(**changed: str) -> Doors:
+def set_to(**changed: str) -> Access:
     """Without a drop-in that says otherwise."""
     return replace(GOOD, effective=everywhere(**changed), drop_in="LogLevel VERBOSE")
 
@@ -125,7 +126,7 @@ def test_nothing_is_wrong_with_a_node_in_order() -> None:
 
 
 # What was made wrong, the one check that fails, what it says, and what is to be typed.
-WRONG: list[tuple[str, Doors, str, str, str]] = [
+WRONG: list[tuple[str, Access, str, str, str]] = [
     (
         "password",
         set_to(passwordauthentication="yes"),
@@ -315,12 +316,12 @@ WRONG: list[tuple[str, Doors, str, str, str]] = [
 
 
 @pytest.mark.parametrize(
-    ("doors", "check", "evidence", "remedy"), [case[1:] for case in WRONG], ids=[case[0] for case in WRONG]
+    ("access", "check", "evidence", "remedy"), [case[1:] for case in WRONG], ids=[case[0] for case in WRONG]
 )
-def test_what_is_wrong_fails_one_check_alone(doors: Doors, check: str, evidence: str, remedy: str) -> None:
+def test_what_is_wrong_fails_one_check_alone(access: Access, check: str, evidence: str, remedy: str) -> None:
     skipped = {"drift": "skipped"} if check == "drop_in" else {}
-    assert not_ok(doors) == {check: "fail", **skipped}
-    found = judged(doors)[check]
+    assert not_ok(access) == {check: "fail", **skipped}
+    found = judged(access)[check]
     assert evidence in found["evidence"]
     assert remedy in found["remedy"]
     assert found["remedy"]
@@ -368,8 +369,8 @@ def test_root_gets_in_by_password_only_where_root_login_says_yes() -> None:
     ],
 )
 def test_root_login_is_no_laxer_than_expected(said: str, expected: str, status: str) -> None:
-    doors = set_to(permitrootlogin=said)
-    assert judged(doors, {"root_login": {"expect": expected}})["root_login"]["status"] == status
+    access = set_to(permitrootlogin=said)
+    assert judged(access, {"root_login": {"expect": expected}})["root_login"]["status"] == status
 
 
 @pytest.mark.parametrize(
@@ -386,8 +387,8 @@ def test_root_login_is_no_laxer_than_expected(said: str, expected: str, status: 
     ],
 )
 def test_drift_names_the_setting(written: str, changed: dict[str, str], said: str) -> None:
-    doors = replace(GOOD, drop_in=written, effective=everywhere(**changed))
-    found = judged(doors)["drift"]
+    access = replace(GOOD, drop_in=written, effective=everywhere(**changed))
+    found = judged(access)["drift"]
     assert (found["status"], found["evidence"]) == ("fail", said)
 
 
@@ -413,7 +414,7 @@ def test_no_drift_where_only_the_spelling_differs(written: str, changed: dict[st
 
 
 def test_without_root_everything_is_unknown_and_the_remedy_is_one() -> None:
-    results = judged(Doors(uid=1000, sshd="/usr/sbin/sshd")).values()
+    results = judged(Access(uid=1000, sshd="/usr/sbin/sshd")).values()
     assert {check["status"] for check in results} == {"unknown"}
     assert {check["remedy"] for check in results} == {
         "ansible-playbook gpuops.fleet.audit --limit gpu-1 -e ansible_become=true"
@@ -437,7 +438,7 @@ def test_nothing_is_called_ok_where_sshd_refuses_its_configuration() -> None:
 
 
 @pytest.mark.parametrize(
-    "doors",
+    "access",
     [
         replace(GOOD, sshd=""),
         replace(GOOD, effective=()),
@@ -445,18 +446,18 @@ def test_nothing_is_called_ok_where_sshd_refuses_its_configuration() -> None:
     ],
     ids=["no-sshd", "no-answer", "no-directory"],
 )
-def test_nothing_is_called_ok_where_sshd_cannot_be_asked(doors: Doors) -> None:
-    assert not_ok(doors) == dict.fromkeys({"sshd_config", *ABOUT_SSHD}, "unknown")
+def test_nothing_is_called_ok_where_sshd_cannot_be_asked(access: Access) -> None:
+    assert not_ok(access) == dict.fromkeys({"sshd_config", *ABOUT_SSHD}, "unknown")
 
 
 def test_one_refused_connection_does_not_hide_what_another_shows() -> None:
-    doors = replace(GOOD, effective=(*everywhere(passwordauthentication="yes"), *REFUSED))
-    assert judged(doors)["password_login"]["status"] == "fail"
-    assert judged(doors)["root_login"]["status"] == "unknown"
+    access = replace(GOOD, effective=(*everywhere(passwordauthentication="yes"), *REFUSED))
+    assert judged(access)["password_login"]["status"] == "fail"
+    assert judged(access)["root_login"]["status"] == "unknown"
 
 
 @pytest.mark.parametrize(
-    ("doors", "evidence"),
+    ("access", "evidence"),
     [
         (replace(GOOD, left_out=3), "3 accounts were left out"),
         (
@@ -466,8 +467,8 @@ def test_one_refused_connection_does_not_hide_what_another_shows() -> None:
     ],
     ids=["accounts", "match"],
 )
-def test_what_was_not_tried_is_not_called_ok(doors: Doors, evidence: str) -> None:
-    checks = judged(doors)
+def test_what_was_not_tried_is_not_called_ok(access: Access, evidence: str) -> None:
+    checks = judged(access)
     assert checks["password_login"]["status"] == "unknown"
     assert evidence in checks["password_login"]["evidence"]
     # No Match block can hold it.
@@ -481,7 +482,7 @@ def test_keys_that_cannot_be_read_are_unknown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("doors", "check", "status"),
+    ("access", "check", "status"),
     [
         (replace(GOOD, logins=None), "logins", "unknown"),
         (replace(GOOD, logins=None), "failed_logins", "unknown"),
@@ -492,8 +493,8 @@ def test_keys_that_cannot_be_read_are_unknown() -> None:
         (set_to(kexalgorithms="sntrup761x25519-sha512"), "moduli", "ok"),
     ],
 )
-def test_what_is_not_there_to_look_at(doors: Doors, check: str, status: str) -> None:
-    assert judged(replace(doors, moduli=((1024, 1),)))[check]["status"] == status
+def test_what_is_not_there_to_look_at(access: Access, check: str, status: str) -> None:
+    assert judged(replace(access, moduli=((1024, 1),)))[check]["status"] == status
 
 
 def test_logins_are_shown_with_their_sources() -> None:
@@ -501,7 +502,7 @@ def test_logins_are_shown_with_their_sources() -> None:
 
 
 @pytest.mark.parametrize(
-    "doors",
+    "access",
     [
         replace(set_to(maxsessions="50"), accounts=(GOOD.accounts[0], account("gpu", 1000))),
         set_to(maxsessions="50", allowusers="somebody"),
@@ -510,8 +511,8 @@ def test_logins_are_shown_with_their_sources() -> None:
     ],
     ids=["no-key-for-us", "allow-users", "no-keys-at-all", "revoked-keys"],
 )
-def test_what_may_lock_out_is_left_to_the_guarded_change(doors: Doors) -> None:
-    checks = judged(replace(doors, newer=((1700000060, "/etc/ssh/sshd_config"),)))
+def test_what_may_lock_out_is_left_to_the_guarded_change(access: Access) -> None:
+    checks = judged(replace(access, newer=((1700000060, "/etc/ssh/sshd_config"),)))
     site = "ansible-playbook site.yml --tags trust --limit gpu-1"
     assert (checks["max_sessions"]["remedy"], checks["loaded"]["remedy"]) == (site, site)
 
@@ -528,7 +529,7 @@ def test_a_path_does_not_leave_its_quotes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("baseline", "doors", "found"),
+    ("baseline", "access", "found"),
     [
         ({"max_sessions": {"expect": 50}}, set_to(maxsessions="50"), {}),
         ({"max_sessions": {"expect": 5}}, GOOD, {"max_sessions": "fail"}),
@@ -539,8 +540,10 @@ def test_a_path_does_not_leave_its_quotes() -> None:
         ({"journal": {"enabled": False}}, replace(GOOD, journal="volatile"), {"journal": "skipped"}),
     ],
 )
-def test_the_baseline_changes_what_is_expected(baseline: dict[str, t.Any], doors: Doors, found: dict[str, str]) -> None:
-    assert not_ok(doors, baseline) == found
+def test_the_baseline_changes_what_is_expected(
+    baseline: dict[str, t.Any], access: Access, found: dict[str, str]
+) -> None:
+    assert not_ok(access, baseline) == found
 
 
 def test_the_baseline_changes_how_bad_it_is() -> None:

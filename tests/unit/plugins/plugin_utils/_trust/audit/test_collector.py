@@ -11,9 +11,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.audit.access import Access, MatchLine
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.audit.answer import (
-    Doors,
-    MatchLine,
     collector_command,
     parse_answer,
     parse_effective,
@@ -75,7 +74,7 @@ class NodeOfFiles:
         assert run.returncode == 0, run.stderr
         return run.stdout
 
-    def doors(self, **environment: str) -> Doors:
+    def access(self, **environment: str) -> Access:
         return parse_answer(self.answer(**environment), MARKER)
 
 
@@ -92,16 +91,16 @@ def make_key(folder: Path, comment: str) -> str:
 
 
 def test_each_account_is_tried_from_elsewhere_and_from_the_controller(node: NodeOfFiles) -> None:
-    doors = node.doors(SSH_CONNECTION="10.0.0.1 50000 10.0.0.9 2222", USER="gpu")
-    assert (doors.client, doors.laddr, doors.lport, doors.login) == ("10.0.0.1", "10.0.0.9", "2222", "gpu")
-    tried = [(each.user, each.address, each.get("passwordauthentication")) for each in doors.effective]
+    access = node.access(SSH_CONNECTION="10.0.0.1 50000 10.0.0.9 2222", USER="gpu")
+    assert (access.client, access.laddr, access.lport, access.login) == ("10.0.0.1", "10.0.0.9", "2222", "gpu")
+    tried = [(each.user, each.address, each.get("passwordauthentication")) for each in access.effective]
     assert tried == [
         ("root", "203.0.113.1", "no"),
         ("root", "10.0.0.1", "yes"),
         ("gpu", "203.0.113.1", "no"),
         ("gpu", "10.0.0.1", "yes"),
     ]
-    assert doors.effective[0].missing_files == ("/no/such/file",)
+    assert access.effective[0].missing_files == ("/no/such/file",)
 
 
 def test_connections_asked_for_are_all_that_is_answered(node: NodeOfFiles) -> None:
@@ -124,19 +123,19 @@ def test_accounts_are_those_with_a_login_shell(node: NodeOfFiles) -> None:
         "sly:x:1002:1002::/home/sly|x:/bin/sh",
         "old:$6$salt$hash:1003:1003::/home/old:",
     )
-    doors = node.doors()
-    assert [account.name for account in doors.accounts] == ["root", "toor", "ann@corp.example", "old"]
-    assert doors.left_out == 2
-    assert doors.superusers == ("root", "toor")
-    assert ("toor", "empty") in doors.passwords
-    assert ("ann@corp.example", "locked") in doors.passwords
-    assert ("old", "set") in doors.passwords
+    access = node.access()
+    assert [account.name for account in access.accounts] == ["root", "toor", "ann@corp.example", "old"]
+    assert access.left_out == 2
+    assert access.superusers == ("root", "toor")
+    assert ("toor", "empty") in access.passwords
+    assert ("ann@corp.example", "locked") in access.passwords
+    assert ("old", "set") in access.passwords
 
 
 def test_more_than_a_hundred_accounts_are_not_all_tried(node: NodeOfFiles) -> None:
     node.people(*(f"u{n}:x:{n}:{n}::/nowhere:/bin/sh" for n in range(1000, 1103)))
-    doors = node.doors()
-    assert (len(doors.accounts), doors.left_out) == (100, 3)
+    access = node.access()
+    assert (len(access.accounts), access.left_out) == (100, 3)
 
 
 def test_of_keys_and_passwords_only_what_may_be_known_is_said(node: NodeOfFiles) -> None:
@@ -154,7 +153,7 @@ def test_of_keys_and_passwords_only_what_may_be_known_is_said(node: NodeOfFiles)
 
 
 def test_a_connection_counts_once_by_how_it_ended(node: NodeOfFiles) -> None:
-    logins = node.doors().logins
+    logins = node.access().logins
     assert logins is not None
     assert logins.accepted == ((2, "2026-11-21T03:00:01+0000", "gpu", "10.0.0.1"),)
     assert sorted(logins.failed) == [
@@ -167,15 +166,15 @@ def test_a_log_of_the_old_form_is_read_too(node: NodeOfFiles) -> None:
     node.command(
         "journalctl", "echo Nov  2 01:02:03 gpu-1 sshd[9]: Accepted password for bob from 10.0.0.5 port 9 ssh2"
     )
-    logins = node.doors().logins
+    logins = node.access().logins
     assert logins is not None
     assert logins.accepted == ((1, "Nov-2T01:02:03", "bob", "10.0.0.5"),)
 
 
 def test_sshd_that_refuses_ends_the_questions(node: NodeOfFiles) -> None:
     node.command("sshd", "echo $* >>" + str(node.folder) + "/asked; echo no hostkeys available >&2; exit 1")
-    doors = node.doors()
-    assert [each.refusal for each in doors.effective] == ["no hostkeys available"]
+    access = node.access()
+    assert [each.refusal for each in access.effective] == ["no hostkeys available"]
     asked = (node.folder / "asked").read_text()
     assert "user=gpu" not in asked
 
@@ -183,7 +182,7 @@ def test_sshd_that_refuses_ends_the_questions(node: NodeOfFiles) -> None:
 def test_sshd_that_wants_its_directory_is_asked_in_another_way(node: NodeOfFiles) -> None:
     refusal = "Missing privilege separation directory: /run/sshd"
     node.command("sshd", f"[ $1 = -G ] || {{ echo {refusal} >&2; exit 255; }}; echo passwordauthentication no")
-    assert [each.get("passwordauthentication") for each in node.doors().effective] == ["no", "no"]
+    assert [each.get("passwordauthentication") for each in node.access().effective] == ["no", "no"]
     (asked_for,) = parse_effective(node.answer(SPEC), MARKER, [MatchLine("f:1", "all")])
     assert asked_for.get("passwordauthentication") == "no"
 
@@ -192,6 +191,6 @@ def test_a_command_that_hangs_does_not_hold_the_audit(node: NodeOfFiles) -> None
     node.command("timeout", 'shift; exec /usr/bin/timeout 0.2 "$@"')
     node.command("getent", "sleep 60")
     node.command("sshd", "sleep 60")
-    doors = node.doors()
-    assert doors.effective[0].refusal == "sshd -T ended without a word"
-    assert "root" in [account.name for account in doors.accounts]
+    access = node.access()
+    assert access.effective[0].refusal == "sshd -T ended without a word"
+    assert "root" in [account.name for account in access.accounts]
