@@ -16,7 +16,7 @@ from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.causes import 
 HEAD = """\
 # Causes: what ssh_doctor finds
 
-<!-- Made by docs/causes.py from plugins/plugin_utils/_reach/causes.py. -->
+<!-- Made by docs/causes.py from plugins/plugin_utils/_reach/causes.yml. -->
 
 `ansible-playbook gpuops.fleet.doctor` examines each node stage by stage and names one of these causes. A cause that
 fails ends the examination; a *warning* does not. *Retried* causes may pass by themselves, all others need a person, so
