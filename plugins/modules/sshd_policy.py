@@ -193,68 +193,79 @@ from ansible_collections.gpuops.fleet.plugins.module_utils._trust.sshd.settings 
     words,
 )
 
-
-def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "hosts": {"type": "list", "elements": "str"},
-            "phase": {"type": "str", "choices": ["change", "keep", "restore"], "default": "change"},
-            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-            "settings": {"type": "dict", "default": {}},
-            "algorithms": {"type": "dict", "default": {}},
-            "blocks": {
-                "type": "list",
-                "elements": "dict",
-                "default": [],
-                "options": {
-                    "criteria": {"type": "str", "required": True},
-                    "settings": {"type": "dict", "required": True},
-                },
-            },
-            "banner": {"type": "str", "default": ""},
-            "pam_auth": {"type": "list", "elements": "str", "default": []},
-            "moduli_bits": {"type": "int", "default": 0},
-            "replace_host_key": {"type": "str", "default": "", "no_log": False},
-            "allow_networks": {"type": "list", "elements": "str", "default": []},
-            "users": {"type": "list", "elements": "str"},
-            "rollback_seconds": {"type": "int", "default": 30},
-            "token": {"type": "str", "no_log": False},
+ARGUMENT_SPEC: dict[str, dict[str, t.Any]] = {
+    "hosts": {"type": "list", "elements": "str"},
+    "phase": {"type": "str", "choices": ["change", "keep", "restore"], "default": "change"},
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "settings": {"type": "dict", "default": {}},
+    "algorithms": {"type": "dict", "default": {}},
+    "blocks": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {
+            "criteria": {"type": "str", "required": True},
+            "settings": {"type": "dict", "required": True},
         },
-        required_if=[("phase", "keep", ["token"]), ("phase", "change", ["users"])],
-        supports_check_mode=True,
-    )
+    },
+    "banner": {"type": "str", "default": ""},
+    "pam_auth": {"type": "list", "elements": "str", "default": []},
+    "moduli_bits": {"type": "int", "default": 0},
+    "replace_host_key": {"type": "str", "default": "", "no_log": False},
+    "allow_networks": {"type": "list", "elements": "str", "default": []},
+    "users": {"type": "list", "elements": "str"},
+    "rollback_seconds": {"type": "int", "default": 30},
+    "token": {"type": "str", "no_log": False},
+}
 
-    def run(command: t.Sequence[str]) -> tuple[int, str]:
-        code, out, err = module.run_command(list(command), environ_update={"LC_ALL": "C"})
-        return code, err + out if code else out
 
-    options = module.params
-    policy = Policy(
+def policy_of(options: t.Mapping[str, t.Any]) -> Policy:
+    """Return the policy that the options of the module describe."""
+
+    def settings(values: t.Mapping[str, object]) -> dict[str, str]:
+        return {keyword: words(value) for keyword, value in values.items()}
+
+    return Policy(
         present=options["state"] == "present",
-        settings={keyword: words(value) for keyword, value in options["settings"].items()},
+        settings=settings(options["settings"]),
         algorithms=options["algorithms"],
-        blocks=[
-            Block(block["criteria"], {keyword: words(value) for keyword, value in block["settings"].items()})
-            for block in options["blocks"]
-        ],
+        blocks=[Block(block["criteria"], settings(block["settings"])) for block in options["blocks"]],
         banner=options["banner"],
         pam_auth=options["pam_auth"],
         moduli_bits=options["moduli_bits"],
         replace_host_key=options["replace_host_key"],
         allow_networks=options["allow_networks"],
     )
+
+
+def result_of(module: AnsibleModule) -> dict[str, t.Any]:
+    """Do what the phase asks for. Raises SshdError."""
+
+    def run(command: t.Sequence[str]) -> tuple[int, str]:
+        code, out, err = module.run_command(list(command), environ_update={"LC_ALL": "C"})
+        return code, err + out if code else out
+
+    options = module.params
+    if options["phase"] == "keep":
+        return {"changed": keep(options["token"], run)}
+    if options["phase"] == "restore":
+        return {"changed": restore(run)}
+    return change(
+        policy_of(options), options["users"], options["rollback_seconds"], run, module.tmpdir, dry=module.check_mode
+    )
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec=ARGUMENT_SPEC,
+        required_if=[("phase", "keep", ["token"]), ("phase", "change", ["users"])],
+        supports_check_mode=True,
+    )
     try:
-        if options["phase"] == "keep":
-            module.exit_json(changed=keep(options["token"], run))
-        elif options["phase"] == "restore":
-            module.exit_json(changed=restore(run))
-        else:
-            result = change(
-                policy, options["users"], options["rollback_seconds"], run, module.tmpdir, dry=module.check_mode
-            )
-            module.exit_json(**result)
+        result = result_of(module)
     except (SshdError, OSError) as error:
         module.fail_json(asked_for=isinstance(error, AskedForError), **failed_result([problem_of(error)]))
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

@@ -314,6 +314,15 @@ class _Change:
         return (self.changed.get(CONFIG) or self.present[CONFIG] or b"").decode("utf-8", "surrogateescape")
 
 
+@dataclass(frozen=True)
+class _Trial:
+    """The answer of sshd for the changed files: its settings, the ports at which it would listen, and who set what."""
+
+    effective: Effective
+    ports: list[int]
+    directives: list[judge.Directive]
+
+
 def _prepare(policy: Policy, sshd: Sshd, login: Login, run: Run, scratch: str) -> _Change:
     """Return the change that brings the policy into force. Raises SshdError if sshd rejects the present files."""
     present: Files = {path: read(path) for path in _managed()}
@@ -363,10 +372,8 @@ def _managed() -> list[str]:
     return [CONFIG, DROP_IN, BANNER, PAM, MODULI, MODULI_BEFORE, firewall.RULES, firewall.UNIT, *sockets]
 
 
-def _try(
-    prepared: _Change, sshd: Sshd, logins: t.Sequence[Login], scratch: str
-) -> tuple[Effective, list[int], list[judge.Directive]]:
-    """Have sshd judge the result beside the real files."""
+def _try(prepared: _Change, sshd: Sshd, logins: t.Sequence[Login], scratch: str) -> _Trial:
+    """Have sshd judge the result beside the real files. Raises SshdError for what speaks against it."""
     staged = None
     if prepared.drop_in:
         staged = os.path.join(scratch, "drop-in.conf")
@@ -386,7 +393,7 @@ def _try(
 
     directives = judge.read_directives(CONFIG, prepared.main, expand, content)
     effective, ports = _judge(sshd, logins, main, prepared.settings, directives)
-    return effective, ports, directives
+    return _Trial(effective, ports, directives)
 
 
 def change(policy: Policy, users: t.Sequence[str], seconds: int, run: Run, scratch: str, dry: bool) -> dict[str, t.Any]:
@@ -395,52 +402,64 @@ def change(policy: Policy, users: t.Sequence[str], seconds: int, run: Run, scrat
     sshd = find_sshd(run)
     logins = find_logins(users, sshd)
     prepared = _prepare(policy, sshd, logins[0], run, scratch)
-    effective, ports, directives = _try(prepared, sshd, logins, scratch)
+    tried = _try(prepared, sshd, logins, scratch)
+    _check_firewall(policy, prepared, logins, run, scratch)
     changed = prepared.changed
-    if rules := changed.get(firewall.RULES):
-        staged = Path(scratch, "firewall.nft")
-        staged.write_bytes(rules)
-        firewall.check(policy.allow_networks, logins, str(staged), run)
     result: dict[str, t.Any] = {
         "changed": bool(changed) or recovered,
         "pending": False,
         "token": _token(changed),
         "files": sorted(changed),
         "left_out": prepared.left_out,
-        "exceptions": [str(line) for line in judge.exceptions(prepared.settings, directives, DROP_IN)],
-        "host_keys": _shown_host_keys(changed, effective),
+        "exceptions": [str(line) for line in judge.exceptions(prepared.settings, tried.directives, DROP_IN)],
+        "host_keys": _shown_host_keys(changed, tried.effective),
         "recovered": recovered,
         "diff": [_diff(path, prepared.present.get(path), content) for path, content in changed.items()],
     }
-
-    def stale() -> list[str]:
-        found = process.doors(process.listeners(run), sshd.waiting, ports)
-        offers = {door: process.differing_offer(door, effective) for door in found}
-        return [f"at port {port} {offered}" for (_address, port), offered in offers.items() if offered]
-
-    if dry or (not changed and not stale()):
+    if dry or (not changed and not _stale(sshd, tried.effective, tried.ports)):
         return result
     real = {path: os.path.realpath(path) for path in changed}
     guard.arm(list(real.values()), sshd.listeners, sshd.waiting, seconds, run)
     try:
         for path, content in changed.items():
             guard.write(real[path], content)
-        process.reload(sshd.listeners, sshd.waiting, ports, run)
-        if sshd.waiting and sshd.waiting.drop_in in changed:
-            ports = _restart_socket(sshd.waiting, logins, run)
-        if firewall.RULES in changed:
-            for command in firewall.commands(changed[firewall.RULES] is not None):
-                code, said = run(command)
-                if code and changed[firewall.RULES] is not None:
-                    raise SshdError(f"{' '.join(command)} ended with {code}: {said.strip()}")
-        if said := sshd.test(CONFIG):
-            raise SshdError(f"sshd rejects the result: {said}")
-        if offered := stale():
-            raise SshdError(f"sshd has not taken its files over, it still offers {', '.join(offered)}")
+        _put_into_force(changed, sshd, tried, logins)
     except (OSError, SshdError):
         guard.restore(run)
         raise
     return {**result, "changed": True, "pending": True}
+
+
+def _check_firewall(policy: Policy, prepared: _Change, logins: t.Sequence[Login], run: Run, scratch: str) -> None:
+    """Raise SshdError for rules that nftables does not take, or that would shut out one of the logins."""
+    if rules := prepared.changed.get(firewall.RULES):
+        staged = Path(scratch, "firewall.nft")
+        staged.write_bytes(rules)
+        firewall.check(policy.allow_networks, logins, str(staged), run)
+
+
+def _put_into_force(changed: Files, sshd: Sshd, tried: _Trial, logins: t.Sequence[Login]) -> None:
+    """Have sshd and the firewall take over the files that were written. Raises SshdError where they have not."""
+    ports = tried.ports
+    process.reload(sshd.listeners, sshd.waiting, ports, sshd.run)
+    if sshd.waiting and sshd.waiting.drop_in in changed:
+        ports = _restart_socket(sshd.waiting, logins, sshd.run)
+    if firewall.RULES in changed:
+        for command in firewall.commands(changed[firewall.RULES] is not None):
+            code, said = sshd.run(command)
+            if code and changed[firewall.RULES] is not None:
+                raise SshdError(f"{' '.join(command)} ended with {code}: {said.strip()}")
+    if said := sshd.test(CONFIG):
+        raise SshdError(f"sshd rejects the result: {said}")
+    if offered := _stale(sshd, tried.effective, ports):
+        raise SshdError(f"sshd has not taken its files over, it still offers {', '.join(offered)}")
+
+
+def _stale(sshd: Sshd, effective: Effective, ports: t.Sequence[int]) -> list[str]:
+    """Return what the running sshd offers other than its files say, by port."""
+    found = process.doors(process.listeners(sshd.run), sshd.waiting, ports)
+    offers = {door: process.differing_offer(door, effective) for door in found}
+    return [f"at port {port} {offered}" for (_address, port), offered in offers.items() if offered]
 
 
 def _restart_socket(waiting: Socket, logins: t.Sequence[Login], run: Run) -> list[int]:

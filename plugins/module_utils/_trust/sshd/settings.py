@@ -14,7 +14,7 @@ import ipaddress
 import re
 import shlex
 import typing as t
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ansible_collections.gpuops.fleet.plugins.module_utils._base.patterns import matches, path_matches
 from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import NODE, ProblemError
@@ -251,6 +251,74 @@ def exceptions(settings: t.Mapping[str, str], directives: t.Sequence[Directive],
 # --- whom sshd would refuse -----------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class _Case:
+    """One login, and what sshd would say of it; `kinds` are the types of its keys, None if they come from elsewhere."""
+
+    effective: Effective
+    login: Login
+    ports: t.Sequence[int]
+    kinds: t.Sequence[str] | None
+    is_readable: t.Callable[[str], bool]
+
+    def words(self, keyword: str) -> list[str]:
+        return [word for value in self.effective.get(keyword.lower(), []) for word in value.split() if word != "none"]
+
+    def names_user(self, keyword: str) -> bool:
+        return any(_is_member([self.login.user], pattern, self.login.address) for pattern in self.words(keyword))
+
+    def names_group(self, keyword: str) -> bool:
+        return any(_is_member(self.login.groups, pattern) for pattern in self.words(keyword))
+
+    def accepts_key(self) -> bool:
+        lists = self.words("PubkeyAcceptedAlgorithms") or self.words("PubkeyAcceptedKeyTypes")
+        accepted = ",".join(lists).split(",")
+        return any(_accepts(accepted, kind) for kind in self.kinds or [])
+
+
+# Keyword, when it refuses, and what it says then.
+_REFUSALS: tuple[tuple[str, t.Callable[[_Case], bool], str], ...] = (
+    ("DenyUsers", lambda case: case.names_user("DenyUsers"), "{words}"),
+    ("DenyGroups", lambda case: case.names_group("DenyGroups"), "{words}"),
+    ("AllowUsers", lambda case: bool(case.words("AllowUsers")) and not case.names_user("AllowUsers"), "{words}"),
+    ("AllowGroups", lambda case: bool(case.words("AllowGroups")) and not case.names_group("AllowGroups"), "{words}"),
+    (
+        "PermitRootLogin",
+        lambda case: case.login.uid == 0 and case.words("PermitRootLogin") in (["no"], ["forced-commands-only"]),
+        "{words}",
+    ),
+    ("PubkeyAuthentication", lambda case: case.words("PubkeyAuthentication") == ["no"], "{words}"),
+    (
+        "AuthenticationMethods",
+        lambda case: not {"any", "publickey"} & set(case.words("AuthenticationMethods") or ["any"]),
+        "{words}, which wants more than a key",
+    ),
+    (
+        "ForceCommand",
+        lambda case: bool(case.words("ForceCommand")),
+        "{words}, which runs instead of what is asked for",
+    ),
+    ("MaxSessions", lambda case: case.words("MaxSessions") == ["0"], "{words}, so that nothing can be run"),
+    ("RefuseConnection", lambda case: case.words("RefuseConnection") == ["yes"], "{words}"),
+    (
+        "RevokedKeys",
+        lambda case: not all(map(case.is_readable, case.words("RevokedKeys"))),
+        "{words}, which cannot be read, so that every key is refused",
+    ),
+    (
+        "Port",
+        lambda case: case.login.local_port not in case.ports,
+        "{ports}, and this login comes to port {port}",
+    ),
+    ("AuthorizedKeysFile", lambda case: case.kinds == [], "{words}, and there is no key for {user}"),
+    (
+        "PubkeyAcceptedAlgorithms",
+        lambda case: bool(case.kinds) and not case.accepts_key(),
+        "without the keys of {user}: {kinds}",
+    ),
+)
+
+
 def refusals(
     effective: Effective,
     login: Login,
@@ -262,51 +330,23 @@ def refusals(
 
     `key_types` reads a key file.
     """
-
-    def of(keyword: str) -> list[str]:
-        return [word for value in effective.get(keyword, []) for word in value.split() if value != "none"]
-
-    found = []
-    user, groups = [login.user], login.groups
-    if any(_is_member(user, pattern, login.address) for pattern in of("denyusers")):
-        found.append(f"DenyUsers {' '.join(of('denyusers'))}")
-    if any(_is_member(groups, pattern) for pattern in of("denygroups")):
-        found.append(f"DenyGroups {' '.join(of('denygroups'))}")
-    if of("allowusers") and not any(_is_member(user, pattern, login.address) for pattern in of("allowusers")):
-        found.append(f"AllowUsers {' '.join(of('allowusers'))}")
-    if of("allowgroups") and not any(_is_member(groups, pattern) for pattern in of("allowgroups")):
-        found.append(f"AllowGroups {' '.join(of('allowgroups'))}")
-    root = effective.get("permitrootlogin", ["yes"])[0]
-    if login.uid == 0 and root in ("no", "forced-commands-only"):
-        found.append(f"PermitRootLogin {root}")
-    if effective.get("pubkeyauthentication", ["yes"])[0] != "yes":
-        found.append("PubkeyAuthentication no")
-    if not {"any", "publickey"} & set(of("authenticationmethods") or ["any"]):
-        found.append(f"AuthenticationMethods {' '.join(of('authenticationmethods'))}, which wants more than a key")
-    if of("forcecommand"):
-        found.append(f"ForceCommand {' '.join(of('forcecommand'))}, which runs instead of what is asked for")
-    if of("maxsessions") == ["0"]:
-        found.append("MaxSessions 0, so that nothing can be run")
-    if of("refuseconnection") == ["yes"]:
-        found.append("RefuseConnection yes")
-    found += [
-        f"RevokedKeys {path}, which cannot be read, so that every key is refused"
-        for path in of("revokedkeys")
-        if not is_readable(path)
+    case = _Case(effective, login, ports, None, is_readable)
+    if not case.words("TrustedUserCAKeys") and not case.words("AuthorizedKeysCommand"):
+        case = replace(
+            case, kinds=sorted({kind for file in case.words("AuthorizedKeysFile") for kind in key_types(file)})
+        )
+    return [
+        f"{keyword} "
+        + says.format(
+            words=" ".join(case.words(keyword)),
+            user=login.user,
+            port=login.local_port,
+            ports=" ".join(map(str, ports)),
+            kinds=", ".join(case.kinds or []),
+        )
+        for keyword, refuses, says in _REFUSALS
+        if refuses(case)
     ]
-    if login.local_port not in ports:
-        found.append(f"Port {' '.join(map(str, ports))}, and this login comes to port {login.local_port}")
-    if not of("trustedusercakeys") and not of("authorizedkeyscommand"):
-        files = of("authorizedkeysfile")
-        present = {kind for file in files for kind in key_types(file)}
-        accepted = ",".join(
-            effective.get("pubkeyacceptedalgorithms") or effective.get("pubkeyacceptedkeytypes") or []
-        ).split(",")
-        if not present:
-            found.append(f"AuthorizedKeysFile {' '.join(files)}, and there is no key for {login.user}")
-        elif not any(_accepts(accepted, kind) for kind in present):
-            found.append(f"PubkeyAcceptedAlgorithms without the keys of {login.user}: {', '.join(sorted(present))}")
-    return found
 
 
 def key_types(text: str) -> list[str]:
