@@ -51,6 +51,27 @@ def check_entry(host: str, entry: t.Mapping[str, t.Any], first_user: str = "") -
     if entry.get("port") == "":
         # Ansible itself would not take it for none.
         given["port"] = ""
+    jump_hosts = given.get("jump_hosts", [])
+    if isinstance(jump_hosts, str):
+        # As Ansible itself reads a list that is given as a text.
+        jump_hosts = [jump_host.strip() for jump_host in jump_hosts.split(",")]
+    if faults := [*_word_faults(host, given, first_user), *_jump_host_faults(jump_hosts)]:
+        raise _refused(host, faults)
+    checked: dict[str, t.Any] = dict(given)
+    for types, options in ((int, ("port", "connect_timeout")), (str, ("name", "user", "proxy_jump"))):
+        checked.update({option: types(given[option]) for option in options if option in given})
+    # On the command line of ssh a % stands for itself, as in fe80::1%eth0, in its configuration it begins a token.
+    checked["hostname"] = str(given["hostname"]).replace("%", "%%")
+    if jump_hosts:
+        checked["jump_hosts"] = list(map(str, jump_hosts))
+    try:
+        parse_alias(checked)
+    except RefusedAliasError as error:
+        raise _refused(host, [error.what]) from None
+    return checked
+
+
+def _word_faults(host: str, given: t.Mapping[str, t.Any], first_user: str) -> list[str]:
     faults = []
 
     def look(variable: str, value: t.Any, find_fault: t.Callable[[str], str]) -> None:
@@ -65,31 +86,19 @@ def check_entry(host: str, entry: t.Mapping[str, t.Any], first_user: str = "") -
     if first_user:
         look("ssh_bootstrap_first_user", first_user, user_fault)
     if given["name"] != host:
-        # ssh does not read it then, but it stands in the commands of our messages, which people paste.
+        # ssh does not read it then, but it stands in the commands of our messages, which are pasted.
         look("the name of the node", host, lambda name: user_fault(name.replace(" ", "_")))
     look("ssh_bootstrap_timeout", given.get("connect_timeout", 1), _seconds_fault)
-    jump_hosts = given.get("jump_hosts", [])
-    if isinstance(jump_hosts, str):
-        # As Ansible itself reads a list that is given as a text.
-        jump_hosts = [jump_host.strip() for jump_host in jump_hosts.split(",")]
+    return faults
+
+
+def _jump_host_faults(jump_hosts: t.Any) -> list[str]:
     if not isinstance(jump_hosts, list):
-        faults.append(f"ssh_bootstrap_jump_hosts is {jump_hosts!r}, which is not a list")
-    elif strange := [jump_host for jump_host in jump_hosts if not JUMP_HOST.match(str(jump_host))]:
-        faults.append(f"ssh_bootstrap_jump_hosts has {strange[0]!r}, which is not an alias or [user@]host[:port]")
-    if faults:
-        raise _refused(host, faults)
-    checked: dict[str, t.Any] = dict(given)
-    for types, options in ((int, ("port", "connect_timeout")), (str, ("name", "user", "proxy_jump"))):
-        checked.update({option: types(given[option]) for option in options if option in given})
-    # On the command line of ssh a % stands for itself, as in fe80::1%eth0, in its configuration it begins a token.
-    checked["hostname"] = str(given["hostname"]).replace("%", "%%")
-    if jump_hosts:
-        checked["jump_hosts"] = list(map(str, jump_hosts))
-    try:
-        parse_alias(checked)
-    except RefusedAliasError as error:
-        raise _refused(host, [error.what]) from None
-    return checked
+        return [f"ssh_bootstrap_jump_hosts is {jump_hosts!r}, which is not a list"]
+    strange = [jump_host for jump_host in jump_hosts if not JUMP_HOST.match(str(jump_host))]
+    return [
+        f"ssh_bootstrap_jump_hosts has {each!r}, which is not an alias or [user@]host[:port]" for each in strange[:1]
+    ]
 
 
 def _seconds_fault(seconds: str) -> str:
