@@ -8,8 +8,8 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import failed_result, on_host
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.process import run_command
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.shared import folder_of_this_run
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.client import run_command
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.doctor import diagnose_patiently
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.target import choose_target, cleaning_up
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._see.verification import (

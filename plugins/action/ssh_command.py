@@ -8,7 +8,7 @@ import shlex
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.client import run_command
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.process import run_command
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.target import cleaning_up
 
 # What timeout(1) ends with.

@@ -10,7 +10,7 @@ import re
 import shlex
 
 from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import Problem
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.client import Finished
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.process import Finished
 
 # This line tells machines apart: containers of one host share its boot_id, and clones their machine-id.
 _MACHINE = "printf 'machine '; tr '\\n' ' ' </proc/sys/kernel/random/boot_id; readlink /proc/self/ns/pid"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import Problem
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.client import Finished
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.process import Finished
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._see.verification import (
     alias_command,
     first_command,
