@@ -42,6 +42,24 @@ def test_node_that_is_lost_ends_with_the_doctors_verdict(settled_fleet: Fleet) -
     assert "ssh -v" in command
 
 
+def test_node_that_is_lost_and_answers_again_is_not_complete(settled_fleet: Fleet) -> None:
+    process = settled_fleet.start(within=("env", *(f"{name}={value}" for name, value in WATCHED.items())))
+    text = run_until(process, task(tag="trust"))
+    settled_fleet.nodes["gpu-2"].sh(LOSE)
+    text += run_until(process, task(tag="see"))
+    settled_fleet.nodes["gpu-2"].sh("systemctl start ssh")
+    run = settled_fleet.end(process)
+    text += run.text
+    assert run.rc in (2, 4), text
+    assert run.is_complete("gpu-1"), text
+    assert run.complaints() == {
+        "gpu-2": (
+            "the connection was lost on the floor trust, which is not complete, and the node answers again",
+            "ansible-playbook site.yml --limit gpu-2",
+        )
+    }
+
+
 def test_table_is_there_when_every_node_is_lost(settled_fleet: Fleet) -> None:
     run = site_losing(settled_fleet, "gpu-1", "gpu-2")
     assert run.rc in (2, 4), run.text

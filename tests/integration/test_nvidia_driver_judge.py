@@ -150,3 +150,10 @@ def test_report_says_which_node_differs_when_the_first_was_not_probed(tmp_path: 
     }
     text = run(tmp_path, hosts, REPOSITORY / "playbooks" / "shared" / "prove_and_report.yml")
     assert re.search(r"driver_version: 570\.1 on 2 of 3 nodes\n +550\.1 +gpu-3\n", text), text
+
+
+def test_node_of_which_nothing_is_known_is_not_well(tmp_path: Path) -> None:
+    hosts = {"gpu-1": {"fleet_failure": {"floor": "reach"}}}
+    text = run(tmp_path, hosts, REPOSITORY / "playbooks" / "shared" / "prove_and_report.yml")
+    assert "gpu-1: the run ended before the login to the node was verified\n  next: ansible-playbook site.yml" in text
+    assert re.search(r"^gpu-1 +: .* failed=1", text, re.MULTILINE), text
