@@ -38,13 +38,16 @@ class Program:
         stdin: int = subprocess.DEVNULL,
         stdout: int = subprocess.PIPE,
         environment: t.Mapping[str, str] | None = None,
+        is_cut_off: bool = True,
     ) -> None:
+        """Start it. One that says too much is cut off: nobody reads on. Else it is read on, and the rest is lost."""
         env = {key: value for key, value in os.environ.items() if key not in ("DISPLAY", "SSH_ASKPASS")}
         env.update(LC_ALL="C", SSH_ASKPASS_REQUIRE="never", **(environment or {}))
         self._process = subprocess.Popen(
             argv, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, env=env, start_new_session=True
         )
         self._output = {"stdout": bytearray(), "stderr": bytearray()}
+        self._is_cut_off = is_cut_off
         self._pipes = selectors.DefaultSelector()
         for name in self._output:
             if pipe := getattr(self._process, name):
@@ -93,8 +96,10 @@ class Program:
             events = self._pipes.select(min(remaining, 0.1))
             for key, _mask in events:
                 chunk = os.read(key.fd, 1 << 16)
-                self._output[key.data] += chunk
-                if not chunk or len(self._output[key.data]) > _OUTPUT_BYTES:
+                output = self._output[key.data]
+                if len(output) <= _OUTPUT_BYTES:
+                    output += chunk
+                if not chunk or (self._is_cut_off and len(output) > _OUTPUT_BYTES):
                     self._pipes.unregister(key.fileobj)
             # A child that outlives the program (a proxy command) keeps the pipes open.
             if not events and self._process.poll() is not None:
@@ -115,9 +120,9 @@ class Program:
 
 
 def run_command(argv: t.Sequence[str], timeout: float, environment: t.Mapping[str, str] | None = None) -> Finished:
-    """Run a program to its end, or to the limit."""
+    """Run a program to its end, or to the limit; of much output the beginning is returned."""
     try:
-        with Program(argv, environment=environment) as program:
+        with Program(argv, environment=environment, is_cut_off=False) as program:
             return program.finish(timeout)
     except FileNotFoundError:
         return Finished(127, "", f"{argv[0]}: command not found")

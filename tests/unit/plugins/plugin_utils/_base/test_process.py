@@ -43,3 +43,9 @@ def test_program_that_floods_is_cut_off() -> None:
         assert not program.read(1, lambda: False)
         assert len(program.stdout) < 1 << 22
     assert time.monotonic() - start < 3
+
+
+def test_command_that_says_much_still_ends_by_itself() -> None:
+    finished = run_command(["sh", "-c", "head -c 4000000 /dev/zero | tr '\\0' x; echo done >&2; exit 3"], 10)
+    assert (finished.rc, finished.stderr) == (3, "done\n")
+    assert len(finished.stdout) < 1 << 22
