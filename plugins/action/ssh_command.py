@@ -8,6 +8,8 @@ import shlex
 from typing import Any
 
 from ansible.plugins.action import ActionBase
+from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import Problem
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.failure import action_failure
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.process import run_command
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.target import cleaning_up
 
@@ -27,8 +29,18 @@ class ActionModule(ActionBase):
         _validated, options = self.validate_argument_spec(
             {"cmd": {"type": "str", "required": True}, "deadline": {"type": "float", "default": 60.0}}
         )
+        try:
+            argv = shlex.split(options["cmd"])
+        except ValueError as error:
+            host = str((task_vars or {})["inventory_hostname"])
+            problem = Problem(
+                f"the arguments of ssh cannot be split into words: {error}",
+                remedy=f"ansible-inventory --host {shlex.quote(host)}, and correct ansible_ssh_common_args there",
+                host=host,
+            )
+            raise action_failure(problem) from None
         with cleaning_up():
-            done = run_command(shlex.split(options["cmd"]), options["deadline"])
+            done = run_command(argv, options["deadline"])
         stderr = done.stderr.rstrip("\r\n")
         if done.rc is None:
             stderr = f"{stderr}\nno end within {options['deadline']:g} s".lstrip()

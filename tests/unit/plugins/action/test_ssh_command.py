@@ -8,6 +8,7 @@ import sys
 import typing as t
 
 import pytest
+from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.gpuops.fleet.plugins.action.ssh_command import ActionModule
 
@@ -19,7 +20,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> t.Callable[..., dict[str, t.Any]]:
         monkeypatch.setattr(ActionBase, "run", lambda _self, _tmp, _vars: {})
         options = {"cmd": cmd, "deadline": deadline}
         monkeypatch.setattr(action, "validate_argument_spec", lambda _spec: (None, options))
-        return action.run()
+        return action.run(task_vars={"inventory_hostname": "gpu-1"})
 
     return act
 
@@ -49,3 +50,10 @@ def test_program_that_hangs_is_ended_and_named(run: Run) -> None:
 
 def test_program_that_is_not_there(run: Run) -> None:
     assert run("no-such-ssh gpu-1")["rc"] == 127
+
+
+def test_quote_without_its_end_is_one_message(run: Run) -> None:
+    with pytest.raises(
+        AnsibleActionFail, match=r"gpu-1: .*: No closing quotation\. Next: ansible-inventory --host gpu-1"
+    ):
+        run("ssh -o 'ProxyCommand=x gpu-1")
