@@ -287,7 +287,7 @@ _REFUSALS: tuple[tuple[str, t.Callable[[_Case], bool], str], ...] = (
         lambda case: case.login.uid == 0 and case.words("PermitRootLogin") in (["no"], ["forced-commands-only"]),
         "{words}",
     ),
-    ("PubkeyAuthentication", lambda case: case.words("PubkeyAuthentication") == ["no"], "{words}"),
+    ("PubkeyAuthentication", lambda case: case.words("PubkeyAuthentication") not in ([], ["yes"]), "{words}"),
     (
         "AuthenticationMethods",
         lambda case: not {"any", "publickey"} & set(case.words("AuthenticationMethods") or ["any"]),
