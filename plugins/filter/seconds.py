@@ -6,10 +6,11 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: seconds
-short_description: Convert a duration of OpenSSH to seconds
+short_description: "[INTERNAL] Convert a duration of OpenSSH to seconds"
 version_added: 0.2.0
 author: gpuops.fleet contributors (@gpuops)
 description:
+  - Used by the roles of this collection only; it may change without notice.
   - Reads a duration as C(sshd_config) and C(ssh-keygen) take it, in weeks, days, hours, minutes and seconds.
 options:
   _input:
