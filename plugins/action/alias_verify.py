@@ -11,7 +11,7 @@ from ansible_collections.gpuops.fleet.plugins.module_utils._base.problem import 
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.process import run_command
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.shared import folder_of_this_run
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.doctor import diagnose_patiently
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.target import choose_target, cleaning_up
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.target import cleaning_up, target_of_task
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._see.verification import (
     alias_command,
     first_command,
@@ -42,7 +42,7 @@ class ActionModule(ActionBase):
         _validated, options = self.validate_argument_spec(ARGUMENT_SPEC)
         names = task_vars or {}
         host = str(names["inventory_hostname"])
-        target = choose_target({}, lambda name: self._templar.template(names.get(name)), self._play_context.remote_user)
+        target = target_of_task(self, names)
         with cleaning_up():
             report = diagnose_patiently(target, 1, 2.0, 60.0, folder_of_this_run())
             problems = report.pop("problems")

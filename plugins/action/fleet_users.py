@@ -13,7 +13,7 @@ from ansible_collections.gpuops.fleet.plugins.module_utils._trust.users import P
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.failure import module_failure
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.causes import SickError
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.key import keys_in_use
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.target import choose_target
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.target import target_of_task
 
 
 class ActionModule(ActionBase):
@@ -26,7 +26,7 @@ class ActionModule(ActionBase):
         result: dict[str, t.Any] = super().run(tmp, task_vars)
         names = task_vars or {}
         host = str(names["inventory_hostname"])
-        target = choose_target({}, lambda name: self._templar.template(names.get(name)), self._play_context.remote_user)
+        target = target_of_task(self, names)
         try:
             own = keys_in_use(target)
         except SickError as error:

@@ -11,7 +11,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.shared import folder_of_this_run
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.doctor import diagnose_patiently
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.target import choose_target, cleaning_up
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.target import cleaning_up, target_of_task
 
 ARGUMENT_SPEC: dict[str, dict[str, t.Any]] = {
     "host": {"type": "str"},
@@ -51,9 +51,7 @@ class ActionModule(ActionBase):
             _fail(f"delay must be 0 seconds or more, got {options['delay']:g}")
         names = task_vars or {}
         host = str(names.get("inventory_hostname", ""))
-        target = choose_target(
-            options, lambda name: self._templar.template(names.get(name)), self._play_context.remote_user
-        )
+        target = target_of_task(self, names, options)
         with cleaning_up():
             report = diagnose_patiently(
                 target, options["attempts"], options["delay"], options["deadline"], folder_of_this_run()

@@ -23,7 +23,11 @@ from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.failure import 
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._base.shared import folder_of_this_run
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.client import Target
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.doctor import diagnose_patiently
-from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.target import choose_target, cleaning_up
+from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.target import (
+    choose_target,
+    cleaning_up,
+    target_of_task,
+)
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._trust.host_keys import HostKeyError, checked_host_keys
 
 _MODULE = "gpuops.fleet.sshd_policy"
@@ -90,9 +94,7 @@ class ActionModule(ActionBase):
 
     def _target(self, host: str) -> Target:
         """The login of another host of the inventory that is this sshd differs in user and key."""
-        own = choose_target(
-            {}, lambda name: self._templar.template(self._names.get(name)), self._play_context.remote_user
-        )
+        own = target_of_task(self, self._names)
         if host == self._host:
             return own
         return choose_target(

@@ -16,6 +16,7 @@ import signal
 import typing as t
 
 from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
 from ansible_collections.gpuops.fleet.plugins.plugin_utils._reach.client import Target
 
 
@@ -36,6 +37,17 @@ def cleaning_up() -> t.Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def target_of_task(
+    action: ActionBase, variables: t.Mapping[str, t.Any], options: t.Mapping[str, t.Any] | None = None
+) -> Target:
+    """Return the target of the task that an action runs for."""
+    return choose_target(
+        options or {},
+        lambda name: action._templar.template(variables.get(name)),
+        action._play_context.remote_user,
+    )
 
 
 def choose_target(options: t.Mapping[str, t.Any], variable: t.Callable[[str], t.Any], remote_user: str) -> Target:
