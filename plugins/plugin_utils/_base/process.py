@@ -40,7 +40,7 @@ class Program:
         environment: t.Mapping[str, str] | None = None,
         is_cut_off: bool = True,
     ) -> None:
-        """Start it. One that says too much is cut off: nobody reads on. Else it is read on, and the rest is lost."""
+        """Start it. One that says too much is cut off: its pipe is read no more. Else the rest is dropped."""
         env = {key: value for key, value in os.environ.items() if key not in ("DISPLAY", "SSH_ASKPASS")}
         env.update(LC_ALL="C", SSH_ASKPASS_REQUIRE="never", **(environment or {}))
         self._process = subprocess.Popen(
